@@ -1,0 +1,198 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The tiers, ``[cputier]`` and one ``[cputier_tier_<name>]`` section each.
+
+The decision engine and the command lines read the same options. A tier is
+added by naming it and giving it a section; nothing else knows its name.
+"""
+
+import re
+
+from oslo_config import cfg
+
+from watcher_cputier import errors
+from watcher_cputier import model
+from watcher_cputier import parameters
+
+GROUP = "cputier"
+TIER_GROUP_PREFIX = "cputier_tier_"
+
+# name: (cpu_shares, multiplier), highest tier first
+BUILT_IN = {"gold": (512, 100.0), "silver": (333, 50.0), "bronze": (167, 25.0)}
+
+OPTIONS = [
+    cfg.ListOpt(
+        "tiers",
+        default=list(BUILT_IN),
+        help="""
+Names of the service tiers, highest first.
+
+Each tier may have a section ``[cputier_tier_<name>]``. Gold, silver and
+bronze have built-in defaults (512, 333 and 167 shares per vCPU); any other
+tier has to say at least its ``cpu_shares``.
+""",
+    ),
+    cfg.StrOpt(
+        "default_tier",
+        help="""
+The tier that instances belong to whose flavor requests no tier's class.
+
+Without it such instances are untiered: they are reported and never moved. A
+default tier does not change what Placement counts: give the default flavors
+a request for the tier's class to have them counted there too.
+""",
+    ),
+]
+
+
+def tier_options(name: str) -> list[cfg.Opt]:
+    """The options of one tier's section, with that tier's defaults."""
+    shares, multiplier = BUILT_IN.get(name, (None, None))
+    return [
+        cfg.StrOpt(
+            "resource_class",
+            default=default_class(name),
+            regex=r"^CUSTOM_[A-Z0-9_]+$",
+            help="""
+The Placement resource class that represents the tier.
+
+One unit of it is one vCPU of the tier. Compute hosts report it through
+nova-compute's provider configuration file, flavors request it as
+``resources:<class>=<vcpus>``.
+""",
+        ),
+        cfg.IntOpt(
+            "cpu_shares",
+            default=shares,
+            min=1,
+            max=262144,
+            help="""
+CPU shares of one vCPU of the tier.
+
+A flavor of n vCPUs needs ``quota:cpu_shares = n x cpu_shares``, for the
+kernel weighs the whole instance.
+""",
+        ),
+        cfg.FloatOpt(
+            "multiplier",
+            default=multiplier,
+            min=0,
+            help="""
+Share units of one vCPU of the tier where a single class counts shares.
+
+Only read in single-class mode.
+""",
+        ),
+        cfg.IntOpt(
+            "rank",
+            min=1,
+            help="""
+Rank of the tier, 1 for the highest.
+
+Defaults to its position in ``[cputier] tiers``. Excess of a higher tier is
+cured first.
+""",
+        ),
+    ]
+
+
+def default_class(name: str) -> str:
+    """CUSTOM_VCPU_<NAME>."""
+    return "CUSTOM_VCPU_" + re.sub("[^A-Z0-9]", "_", name.upper())
+
+
+def register(conf: cfg.ConfigOpts) -> None:
+    """Register the options, and those of each configured tier."""
+    conf.register_opts(OPTIONS, group=GROUP)
+    for name in conf[GROUP].tiers:
+        conf.register_opts(
+            tier_options(name), group=TIER_GROUP_PREFIX + name
+        )
+
+
+def read(conf: cfg.ConfigOpts) -> tuple[model.Tier, ...]:
+    """The configured tiers, by rank, then name.
+
+    :raises ConfigurationError: for a tier without shares, a name or class
+        used twice, or a default tier that is none
+    """
+    try:
+        register(conf)
+        names = conf[GROUP].tiers
+        found = [_read_tier(conf, i + 1, n) for i, n in enumerate(names)]
+    except cfg.ConfigFileValueError as exc:
+        raise errors.ConfigurationError(
+            str(exc), where="watcher.conf"
+        ) from exc
+    _check(conf, found)
+    return tuple(sorted(found, key=lambda tier: (tier.rank, tier.name)))
+
+
+def default_tier(conf: cfg.ConfigOpts) -> str | None:
+    """The tier of instances whose flavor names none; None if untiered."""
+    name: str | None = conf[GROUP].default_tier
+    return name
+
+
+def _read_tier(conf: cfg.ConfigOpts, position: int, name: str) -> model.Tier:
+    section = TIER_GROUP_PREFIX + name
+    if not re.match(parameters.TIER_NAME, name):
+        raise errors.ConfigurationError(
+            f"{name!r} is no usable tier name",
+            where=f"[{GROUP}] tiers",
+            cure="Use letters, digits, - and _",
+        )
+    group = conf[section]
+    if group.cpu_shares is None:
+        raise errors.ConfigurationError(
+            f"tier {name} has no cpu_shares",
+            where=f"[{section}]",
+            cure="Set the shares of one of its vCPUs; gold has "
+            f"{BUILT_IN['gold'][0]}",
+        )
+    return model.Tier(
+        name=name,
+        resource_class=group.resource_class,
+        cpu_shares=group.cpu_shares,
+        # In proportion to the shares, as gold's 100 are to its 512.
+        multiplier=(
+            group.multiplier
+            if group.multiplier is not None
+            else round(group.cpu_shares * 100 / BUILT_IN["gold"][0], 2)
+        ),
+        rank=group.rank or position,
+    )
+
+
+def _check(conf: cfg.ConfigOpts, tiers: list[model.Tier]) -> None:
+    if not tiers:
+        raise errors.ConfigurationError(
+            "no tier is named", where=f"[{GROUP}] tiers"
+        )
+    for what, values in (
+        ("tier", [tier.name for tier in tiers]),
+        ("resource class", [tier.resource_class for tier in tiers]),
+    ):
+        twice = sorted({v for v in values if values.count(v) > 1})
+        if twice:
+            raise errors.ConfigurationError(
+                f"{what} {', '.join(twice)} is used more than once",
+                where=f"[{GROUP}] tiers",
+            )
+    default = default_tier(conf)
+    if default is not None and default not in [t.name for t in tiers]:
+        raise errors.ConfigurationError(
+            f"unknown tier {default!r}",
+            where=f"[{GROUP}] default_tier",
+            cure="The tiers are " + ", ".join(t.name for t in tiers),
+        )

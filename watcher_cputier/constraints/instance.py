@@ -1,0 +1,190 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Whether an instance may move at all, wherever to."""
+
+from watcher_cputier import model
+from watcher_cputier.constraints import proposal
+
+# Extra specs that tie an instance to hardware of its host. Whether another
+# host has a matching piece free is not in Placement's answers, so such an
+# instance is not movable (R178-R180).
+_HARDWARE_SPECS = (
+    "accel:device_profile",
+    "hw:cpu_policy",
+    "hw:cpu_realtime",
+    "hw:mem_page_size",
+    "hw:numa_nodes",
+    "hw:pmem",
+    "pci_passthrough:alias",
+)
+_HARMLESS_VALUES = {"hw:cpu_policy": "shared", "hw:cpu_realtime": "no"}
+_HARDWARE_CLASSES = ("PCI_DEVICE", "PCPU", "PGPU", "VGPU")
+
+
+def known(
+    cluster: model.Cluster, instance: model.Instance
+) -> proposal.Rejection | None:
+    """Watcher's compute model has it: its applier could not find it."""
+    if instance.known:
+        return None
+    return proposal.Rejection(
+        rule="known",
+        reason="Watcher's compute model does not know it; it counts and "
+        "stays",
+        requirement="R78",
+    )
+
+
+def in_audit_scope(
+    cluster: model.Cluster, instance: model.Instance
+) -> proposal.Rejection | None:
+    """The audit's scope does not exclude it."""
+    if not instance.excluded:
+        return None
+    return proposal.Rejection(
+        rule="in_audit_scope",
+        reason="the audit's scope excludes it",
+        requirement="R112",
+    )
+
+
+def opted_in(
+    cluster: model.Cluster, instance: model.Instance
+) -> proposal.Rejection | None:
+    """Its owner has not opted out with Watcher's own tag."""
+    if not instance.opted_out:
+        return None
+    return proposal.Rejection(
+        rule="opted_in",
+        reason="its metadata says optimize=false",
+        requirement="R92",
+    )
+
+
+def unlocked(
+    cluster: model.Cluster, instance: model.Instance
+) -> proposal.Rejection | None:
+    """It is not locked; Nova would move a locked one for an admin."""
+    if not instance.locked:
+        return None
+    return proposal.Rejection(
+        rule="unlocked", reason="it is locked", requirement="R95"
+    )
+
+
+def active(
+    cluster: model.Cluster, instance: model.Instance
+) -> proposal.Rejection | None:
+    """It runs; Nova live-migrates paused instances too, we do not."""
+    if instance.status == "ACTIVE":
+        return None
+    return proposal.Rejection(
+        rule="active",
+        reason=f"its status is {instance.status}, not ACTIVE",
+        requirement="R162",
+    )
+
+
+def at_rest(
+    cluster: model.Cluster, instance: model.Instance
+) -> proposal.Rejection | None:
+    """No operation is under way on it."""
+    if not instance.task_state:
+        return None
+    return proposal.Rejection(
+        rule="at_rest",
+        reason=f"its task state is {instance.task_state}",
+        requirement="R167",
+    )
+
+
+def in_order(
+    cluster: model.Cluster, instance: model.Instance
+) -> proposal.Rejection | None:
+    """Placement's and Nova's word on it do not contradict each other."""
+    if not instance.in_doubt:
+        return None
+    return proposal.Rejection(
+        rule="in_order", reason=instance.in_doubt, requirement="R170"
+    )
+
+
+def portable(
+    cluster: model.Cluster, instance: model.Instance
+) -> proposal.Rejection | None:
+    """Nothing of its host's hardware is tied to it."""
+    specs = instance.flavor.extra_specs
+    for name in sorted(specs):
+        bare = name.rstrip("0123456789") if name.startswith("hw:") else name
+        if (
+            bare in _HARDWARE_SPECS
+            and specs[name].lower() != _HARMLESS_VALUES.get(bare)
+        ):
+            return proposal.Rejection(
+                rule="portable",
+                reason=f"its flavor asks for {name}={specs[name]}, and that "
+                "another host fits cannot be shown",
+                requirement="R178",
+            )
+    for name in sorted(instance.flavor.resources):
+        if name in _HARDWARE_CLASSES:
+            return proposal.Rejection(
+                rule="portable",
+                reason=f"its flavor asks for {name}, a device or CPU of its "
+                "own on the host",
+                requirement="R180",
+            )
+    return None
+
+
+def releasable(
+    cluster: model.Cluster, instance: model.Instance
+) -> proposal.Rejection | None:
+    """Its source would let it go.
+
+    Nova hands the source's allocation to the migration before it moves
+    anything. Placement checks that hand-over like a new allocation: where
+    an inventory's max_unit, min_unit or step_size no longer admits what the
+    instance holds, the migration ends in error.
+    """
+    host = cluster.host_by_name.get(instance.host)
+    if host is None:
+        return None
+    for provider in host.providers + host.shared:
+        amounts = instance.allocations.get(provider.uuid, {})
+        for name, amount in amounts.items():
+            inventory = provider.inventories.get(name)
+            if inventory is None:
+                continue
+            limit = unit_limit(inventory, amount)
+            if limit:
+                return proposal.Rejection(
+                    rule="releasable",
+                    reason=f"it holds {amount} {name} on {provider.name}, "
+                    f"where {limit}: Placement refuses to hand the "
+                    "allocation to a migration until the inventory admits "
+                    "it again",
+                    requirement="R22",
+                )
+    return None
+
+
+def unit_limit(inventory: model.Inventory, amount: int) -> str:
+    """The unit rule of an inventory that an amount breaks; else empty."""
+    if amount > inventory.max_unit:
+        return f"max_unit is {inventory.max_unit}"
+    if amount < inventory.min_unit:
+        return f"min_unit is {inventory.min_unit}"
+    if amount % inventory.step_size:
+        return f"step_size is {inventory.step_size}"
+    return ""

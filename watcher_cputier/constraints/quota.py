@@ -1,0 +1,51 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Whether a host has room within a tier's quota."""
+
+from watcher_cputier.constraints import capacity
+from watcher_cputier.constraints import proposal
+
+
+def within_quota(move: proposal.Proposal) -> proposal.Rejection | None:
+    """The target keeps its quota of the instance's tier, drains included.
+
+    An untiered instance is no matter of quotas.
+    """
+    tier = move.instance.tier
+    if tier is None:
+        return None
+    name = move.target.name
+    quota = move.diagnosis.quota(name, tier)
+    if quota is None:
+        return proposal.Rejection(
+            rule="within_quota",
+            reason=f"its quota of {tier} is unknown: it reports no inventory "
+            "of the class",
+            requirement="R6",
+        )
+    if name in move.diagnosis.drained:
+        return proposal.Rejection(
+            rule="within_quota",
+            reason=f"it is drained: {move.diagnosis.drained[name]}",
+            requirement="R6",
+        )
+    asked = capacity.units_asked(move.cluster, move.instance)
+    held = move.occupancy.held(name, tier)
+    if held + asked <= quota:
+        return None
+    return proposal.Rejection(
+        rule="within_quota",
+        reason=f"{held} of {quota} {tier} units are taken, {asked} more are "
+        "asked for",
+        requirement="R6",
+    )

@@ -1,0 +1,352 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Nova: hosts, servers with their flavors, groups, aggregates, migrations.
+
+Everything is read in bulk and in pages; the records keep what the decision
+needs and nothing of Nova's wire format.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import re
+from typing import Any
+
+from keystoneauth1 import adapter as ksa_adapter
+
+from watcher_cputier import errors
+from watcher_cputier import model
+from watcher_cputier.datasources import service
+
+# 2.96 tells the availability zone that a server was created for, 2.64 the
+# rules of server groups, 2.53 hypervisors by uuid.
+MICROVERSION = "2.96"
+MINIMUM = (2, 64)
+PINNED_ZONE = (2, 96)
+PAGE = 1000
+
+_POLICIES = {
+    "os-hypervisors/detail": "os_compute_api:os-hypervisors:list-detail",
+    "os-services": "os_compute_api:os-services:list",
+    "servers/detail": "os_compute_api:servers:detail:get_all_tenants",
+    "os-aggregates": "os_compute_api:os-aggregates:index",
+    "os-server-groups": "os_compute_api:os-server-groups:index:all_projects",
+    "os-migrations": "os_compute_api:os-migrations:index",
+}
+
+_GROUPED = re.compile(r"^(resources|trait)([a-zA-Z0-9_-]{0,64}):(.+)$")
+_HOST_KEY = "OS-EXT-SRV-ATTR:host"
+_OVER = {
+    "cancelled",
+    "completed",
+    "confirmed",
+    "done",
+    "error",
+    "failed",
+    "reverted",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Compute:
+    """A compute host as Nova knows it."""
+
+    uuid: str
+    name: str
+    node_name: str
+    zone: str
+    enabled: bool
+    up: bool
+    disabled_reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A server; ``host`` is empty while it is on none."""
+
+    uuid: str
+    name: str
+    host: str
+    project: str
+    status: str
+    task_state: str | None
+    locked: bool
+    metadata: Mapping[str, str]
+    pinned_zone: str | None
+    flavor: model.Flavor
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Migration:
+    """A migration that Nova has a record of."""
+
+    uuid: str
+    server: str
+    status: str
+    source: str
+    target: str
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether it may rightly hold an allocation."""
+        return self.status not in _OVER
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Cloud:
+    """Everything that Nova said, each by name, then uuid.
+
+    :param zones_known: whether the zone that a server is pinned to is told
+    """
+
+    computes: tuple[Compute, ...]
+    servers: tuple[Server, ...]
+    migrations: tuple[Migration, ...]
+    aggregates: tuple[model.Aggregate, ...]
+    server_groups: tuple[model.ServerGroup, ...]
+    zones_known: bool
+
+
+class Nova:
+    """Reader of the compute API."""
+
+    def __init__(self, adapter: ksa_adapter.Adapter) -> None:
+        self._service = service.Service(
+            adapter, "Nova", MICROVERSION, _POLICIES
+        )
+
+    def check_access(self) -> list[errors.ServiceError]:
+        """Try each kind of request once; what it could not do (R79)."""
+        try:
+            self._check_version()
+        except errors.ServiceError as exc:
+            return [exc]
+        found = []
+        for path, params in (
+            ("/os-hypervisors/detail", {"limit": 1}),
+            ("/os-services", {"binary": "nova-compute"}),
+            ("/servers/detail", {"all_tenants": True, "limit": 1}),
+            ("/os-aggregates", {}),
+            ("/os-server-groups", {"all_projects": True, "limit": 1}),
+            ("/os-migrations", {"limit": 1}),
+        ):
+            try:
+                self._service.get(path, params)
+            except errors.ServiceError as exc:
+                found.append(exc)
+        return found
+
+    def get_cloud(self) -> Cloud:
+        """Read all of it.
+
+        :raises ServiceError: if Nova cannot be asked or hides what is
+            needed
+        """
+        self._check_version()
+        # Migrations before servers: one that ends in between is then still
+        # known, and its consumer is not mistaken for an orphan.
+        migrations = self._get_migrations()
+        computes = self._get_computes()
+        servers = self._get_servers()
+        return Cloud(
+            computes=computes,
+            servers=servers,
+            migrations=migrations,
+            aggregates=self._get_aggregates(),
+            server_groups=self._get_server_groups(),
+            zones_known=self._version >= PINNED_ZONE,
+        )
+
+    @property
+    def _version(self) -> tuple[int, ...]:
+        return tuple(
+            int(part) for part in self._service.microversion.split(".")
+        )
+
+    def _check_version(self) -> None:
+        if self._version < MINIMUM:
+            raise errors.ServiceError(
+                f"its newest microversion is {self._service.microversion}",
+                where="Nova",
+                cure="The rules of server groups need 2.64 (Rocky) or later",
+            )
+
+    def _get_computes(self) -> tuple[Compute, ...]:
+        listed = self._service.get(
+            "/os-services", {"binary": "nova-compute"}
+        )
+        services = {record["host"]: record for record in listed["services"]}
+        found = []
+        for record in self._service.pages(
+            "/os-hypervisors/detail", "hypervisors", {"limit": PAGE}
+        ):
+            if record.get("hypervisor_type") == "ironic":
+                continue
+            name = record["service"]["host"]
+            told = services.get(name, {})
+            found.append(
+                Compute(
+                    uuid=str(record["id"]),
+                    name=name,
+                    node_name=record["hypervisor_hostname"],
+                    zone=told.get("zone", ""),
+                    enabled=told.get("status") == "enabled",
+                    up=told.get("state") == "up",
+                    disabled_reason=told.get("disabled_reason") or "",
+                )
+            )
+        return tuple(sorted(found, key=lambda c: (c.name, c.uuid)))
+
+    def _get_servers(self) -> tuple[Server, ...]:
+        found = [
+            self._server(record)
+            for record in self._service.pages(
+                "/servers/detail",
+                "servers",
+                {"all_tenants": True, "limit": PAGE},
+            )
+        ]
+        return tuple(sorted(found, key=lambda s: (s.name, s.uuid)))
+
+    def _server(self, record: Mapping[str, Any]) -> Server:
+        if _HOST_KEY not in record:
+            raise errors.ServiceError(
+                "servers are listed without their hosts",
+                where="Nova GET /servers/detail",
+                cure="Grant Watcher's user the policy "
+                "os_compute_api:os-extended-server-attributes",
+            )
+        return Server(
+            uuid=record["id"],
+            name=record["name"],
+            host=record[_HOST_KEY] or "",
+            project=record["tenant_id"],
+            status=record["status"],
+            task_state=record.get("OS-EXT-STS:task_state"),
+            locked=bool(record.get("locked")),
+            metadata=model.frozen_map(record.get("metadata") or {}),
+            pinned_zone=record.get("pinned_availability_zone"),
+            flavor=flavor(
+                record["flavor"], from_volume=not record.get("image")
+            ),
+        )
+
+    def _get_migrations(self) -> tuple[Migration, ...]:
+        found = [
+            Migration(
+                uuid=record["uuid"],
+                server=record["instance_uuid"],
+                status=record["status"],
+                source=record.get("source_compute") or "",
+                target=record.get("dest_compute") or "",
+            )
+            for record in self._service.pages(
+                "/os-migrations", "migrations", {"limit": PAGE}
+            )
+        ]
+        return tuple(sorted(found, key=lambda m: m.uuid))
+
+    def _get_aggregates(self) -> tuple[model.Aggregate, ...]:
+        listed = self._service.get("/os-aggregates")["aggregates"]
+        found = [
+            model.Aggregate(
+                uuid=record["uuid"],
+                name=record["name"],
+                hosts=frozenset(record["hosts"]),
+                metadata=model.frozen_map(record["metadata"]),
+                zone=record.get("availability_zone"),
+            )
+            for record in listed
+        ]
+        return tuple(sorted(found, key=lambda a: (a.name, a.uuid)))
+
+    def _get_server_groups(self) -> tuple[model.ServerGroup, ...]:
+        found: list[model.ServerGroup] = []
+        while True:
+            page = self._service.get(
+                "/os-server-groups",
+                {"all_projects": True, "limit": PAGE, "offset": len(found)},
+            )["server_groups"]
+            found += [
+                model.ServerGroup(
+                    uuid=record["id"],
+                    name=record["name"],
+                    policy=record["policy"],
+                    members=frozenset(record["members"]),
+                    max_per_host=int(
+                        record["rules"].get("max_server_per_host", 1)
+                    ),
+                )
+                for record in page
+            ]
+            if not page:
+                break
+        return tuple(sorted(found, key=lambda g: (g.name, g.uuid)))
+
+
+def flavor(
+    record: Mapping[str, Any], *, from_volume: bool = False
+) -> model.Flavor:
+    """The request of a server's embedded flavor, as the scheduler makes it.
+
+    ``resources:`` overrides what Nova derives from vCPUs, memory and disk,
+    0 takes it out; numbered groups stand for themselves.
+
+    :param from_volume: whether the root disk is a volume, which takes no
+        DISK_GB of the host
+    """
+    specs = {str(k): str(v) for k, v in record["extra_specs"].items()}
+    swap_gb = -(-int(record.get("swap") or 0) // 1024)
+    root_gb = 0 if from_volume else int(record["disk"])
+    disk_gb = root_gb + int(record.get("ephemeral") or 0) + swap_gb
+    resources: dict[str, dict[str, int]] = {
+        "": {
+            "VCPU": int(record["vcpus"]),
+            "MEMORY_MB": int(record["ram"]),
+            "DISK_GB": disk_gb,
+        }
+    }
+    required: dict[str, set[str]] = {}
+    forbidden: dict[str, set[str]] = {}
+    for key, value in specs.items():
+        matched = _GROUPED.match(key)
+        if matched is None:
+            continue
+        kind, suffix, name = matched.groups()
+        if kind == "resources" and value.isdigit():
+            resources.setdefault(suffix, {})[name] = int(value)
+        elif kind == "trait" and value == "required":
+            required.setdefault(suffix, set()).add(name)
+        elif kind == "trait" and value == "forbidden":
+            forbidden.setdefault(suffix, set()).add(name)
+    return model.Flavor(
+        name=record.get("original_name", ""),
+        vcpus=int(record["vcpus"]),
+        memory_mb=int(record["ram"]),
+        disk_gb=disk_gb,
+        groups=tuple(
+            model.RequestGroup(
+                suffix=suffix,
+                resources=model.frozen_map(
+                    {
+                        name: amount
+                        for name, amount in resources.get(suffix, {}).items()
+                        if amount
+                    }
+                ),
+                required_traits=frozenset(required.get(suffix, ())),
+                forbidden_traits=frozenset(forbidden.get(suffix, ())),
+            )
+            for suffix in sorted({*resources, *required, *forbidden})
+        ),
+        extra_specs=model.frozen_map(specs),
+    )

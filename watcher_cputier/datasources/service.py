@@ -1,0 +1,234 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Reading from an OpenStack API: retries, and errors that name their cure.
+
+A :class:`Service` wraps the adapter that openstacksdk has for a service. It
+only ever sends GET (R95). Refusals that may pass (429, 502, 503, 504, lost
+connections) are tried again by keystoneauth, a bounded number of times and
+with its back-off; what remains becomes a
+:class:`~watcher_cputier.errors.ServiceError` that names the service, the
+request and what mends it.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from keystoneauth1 import adapter as ksa_adapter
+from keystoneauth1 import discover
+from keystoneauth1 import exceptions as ksa_exceptions
+from openstack import exceptions as sdk_exceptions
+import requests
+
+from watcher_cputier import errors
+
+RETRIES = 3
+RETRIABLE_STATUS = [429, 502, 503, 504]
+TIMEOUT_SECONDS = 60
+
+
+class Service:
+    """One API, asked with GET alone.
+
+    :param adapter: openstacksdk's proxy for the service
+    :param name: as operators know it (Nova, Placement)
+    :param microversion: the newest version that the reader understands;
+        the server's newest is used where that is older
+    :param policies: {path without ids: name of the policy that allows it}
+    """
+
+    def __init__(
+        self,
+        adapter: ksa_adapter.Adapter,
+        name: str,
+        microversion: str,
+        policies: Mapping[str, str],
+    ) -> None:
+        self.name = name
+        self._adapter = adapter
+        self._wanted = microversion
+        self._policies = policies
+        self._negotiated: str | None = None
+
+    @property
+    def microversion(self) -> str:
+        """The version that requests are made with.
+
+        :raises ServiceError: if the service cannot be reached
+        """
+        if self._negotiated is None:
+            self._negotiated = self._negotiate()
+        return self._negotiated
+
+    def _negotiate(self) -> str:
+        try:
+            data = self._adapter.get_endpoint_data()
+        except (
+            ksa_exceptions.ClientException,
+            sdk_exceptions.SDKException,
+        ) as exc:
+            raise self._unreachable("version discovery", exc) from exc
+        if data is None:
+            raise self._error(
+                "version discovery",
+                "the service catalogue has no endpoint",
+                "Register the service, or check region and interface in "
+                "Watcher's configuration",
+            )
+        newest = data.max_microversion
+        if newest is None:
+            # An endpoint that does not tell its versions is taken at its
+            # word: a request with a version it lacks is answered with 406.
+            return self._wanted
+        wanted = discover.normalize_version_number(self._wanted)
+        return ".".join(str(part) for part in min(wanted, tuple(newest)))
+
+    def get(
+        self, path: str, params: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The JSON document at a path.
+
+        :raises ServiceError: if it cannot be had
+        :raises NotFound: on 404
+        """
+        microversion = self.microversion
+        try:
+            response = self._adapter.get(
+                path,
+                params=dict(params or {}),
+                microversion=microversion,
+                raise_exc=False,
+                connect_retries=RETRIES,
+                status_code_retries=RETRIES,
+                retriable_status_codes=RETRIABLE_STATUS,
+                timeout=TIMEOUT_SECONDS,
+            )
+        except (
+            ksa_exceptions.ClientException,
+            sdk_exceptions.SDKException,
+        ) as exc:
+            raise self._unreachable(f"GET {path}", exc) from exc
+        if response.status_code != 200:
+            raise self._refused(path, response)
+        try:
+            document: dict[str, Any] = response.json()
+        except ValueError as exc:
+            raise self._error(
+                f"GET {path}",
+                "the answer is no JSON document",
+                "Check what listens at the service's endpoint",
+            ) from exc
+        return document
+
+    def pages(
+        self,
+        path: str,
+        key: str,
+        params: Mapping[str, Any] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """All items of a list that the service answers in pages.
+
+        The link to the next page is followed by its marker, for the host
+        part of such links is often wrong behind a proxy.
+        """
+        query = dict(params or {})
+        while True:
+            document = self.get(path, query)
+            items = document.get(key, [])
+            yield from items
+            more = any(
+                link.get("rel") == "next"
+                for link in document.get(f"{key}_links", [])
+            )
+            if not more or not items:
+                return
+            last = items[-1]
+            query["marker"] = last.get("uuid") or last["id"]
+
+    def _refused(
+        self, path: str, response: requests.Response
+    ) -> errors.ServiceError:
+        status = response.status_code
+        request = f"GET {path}"
+        if status == 404:
+            return NotFound("not found", where=f"{self.name} {request}")
+        if status == 401:
+            return self._error(
+                request,
+                "the credentials are refused (401)",
+                "Check [watcher_clients_auth] in Watcher's configuration",
+            )
+        if status == 403:
+            policy = self._policy(path)
+            return self._error(
+                request,
+                f"Watcher's user lacks the permission {policy} (403)",
+                "Grant it a role that the policy admits; the admin role "
+                "does by default",
+            )
+        return self._error(
+            request,
+            f"HTTP {status}: {_message(response)}",
+            "See the service's own log",
+        )
+
+    def _policy(self, path: str) -> str:
+        parts = path.strip("/").split("/")
+        kind = parts[0] if len(parts) < 3 else f"{parts[0]}/*/{parts[-1]}"
+        if "detail" in parts:
+            kind = f"{parts[0]}/detail"
+        return self._policies.get(kind, path)
+
+    def _unreachable(
+        self, request: str, exc: Exception
+    ) -> errors.ServiceError:
+        if isinstance(exc, ksa_exceptions.EndpointNotFound):
+            what = "the service catalogue has no endpoint"
+            cure = "Register the service, or check region and interface"
+        elif isinstance(exc, ksa_exceptions.Unauthorized):
+            what = "the credentials are refused (401)"
+            cure = "Check [watcher_clients_auth] in Watcher's configuration"
+        elif isinstance(exc, ksa_exceptions.ConnectTimeout):
+            what = f"no answer within {TIMEOUT_SECONDS} s"
+            cure = "Check the service and the network"
+        else:
+            what = f"unreachable: {_first_line(exc)}"
+            cure = "Check that the service runs and its endpoint is right"
+        return self._error(request, what, cure)
+
+    def _error(
+        self, request: str, what: str, cure: str
+    ) -> errors.ServiceError:
+        return errors.ServiceError(
+            what, where=f"{self.name} {request}", cure=cure
+        )
+
+
+class NotFound(errors.ServiceError):
+    """The service answers, and does not have the object."""
+
+
+def _first_line(exc: Exception) -> str:
+    return str(exc).strip().splitlines()[0] if str(exc).strip() else repr(exc)
+
+
+def _message(response: requests.Response) -> str:
+    """The service's own words about a refusal, in one line."""
+    try:
+        document = response.json()
+    except ValueError:
+        return response.reason or "no reason given"
+    found = document.get("errors") or list(document.values())
+    first = found[0] if isinstance(found, list) and found else document
+    if isinstance(first, dict):
+        first = first.get("detail") or first.get("message") or first
+    return " ".join(str(first).split())[:200]

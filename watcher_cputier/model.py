@@ -1,0 +1,364 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The frozen picture of a cloud that every decision is made on.
+
+A :class:`Cluster` is read once, at the edges, and never changes. It knows
+nothing of OpenStack's clients: hosts with their provider trees, instances
+with what they request and what they hold, and the rules that Nova applies
+to both. Everything is keyed and ordered by stable names, so that the same
+cloud always makes the same picture whatever order its services answered in.
+
+Units in names: ``_mb``, ``_gb``; a tier's *units* are those of its resource
+class (one unit is one vCPU of the tier).
+
+A provider tree of one host, as the fixture of the tests draws it::
+
+    host-1 (root: VCPU 16, MEMORY_MB 65536, CUSTOM_VCPU_GOLD 16, ...)
+      +-- host-1_numa0 (CUSTOM_LLC 8, trait CUSTOM_RDT)
+      ~~~ shared-storage (DISK_GB 10000; trait MISC_SHARES_VIA_AGGREGATE)
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+import types
+from typing import TypeVar
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+SHARING_TRAIT = "MISC_SHARES_VIA_AGGREGATE"
+
+
+def frozen_map(items: Mapping[_K, _V] | None = None) -> Mapping[_K, _V]:
+    """A read-only copy of a mapping, its keys in sorted order."""
+    return types.MappingProxyType(
+        dict(sorted((items or {}).items(), key=lambda item: str(item[0])))
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Tier:
+    """A service tier: a name and the resource class that represents it.
+
+    :param rank: 1 is the highest tier
+    :param cpu_shares: CFS shares of one vCPU of this tier
+    :param multiplier: share units of one vCPU in single-class mode
+    """
+
+    name: str
+    resource_class: str
+    cpu_shares: int
+    multiplier: float
+    rank: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """One resource class of one provider, as Placement accounts for it."""
+
+    total: int
+    reserved: int = 0
+    allocation_ratio: float = 1.0
+    min_unit: int = 1
+    max_unit: int = 2147483647
+    step_size: int = 1
+
+    @property
+    def capacity(self) -> int:
+        """Units that Placement hands out: int((total - reserved) x ratio).
+
+        Not rounded, for Placement does not round either: 100 x 1.15 is
+        114.999... there too, and the 115th unit is refused.
+        """
+        return max(0, int((self.total - self.reserved) * self.allocation_ratio))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """A resource provider: inventories, what is allocated, and traits.
+
+    :param allocated: units allocated per class, by all consumers
+    :param aggregates: uuids of the Placement aggregates it belongs to
+    """
+
+    uuid: str
+    name: str
+    root_uuid: str
+    parent_uuid: str | None = None
+    generation: int = 0
+    inventories: Mapping[str, Inventory] = dataclasses.field(
+        default_factory=frozen_map
+    )
+    allocated: Mapping[str, int] = dataclasses.field(
+        default_factory=frozen_map
+    )
+    traits: frozenset[str] = frozenset()
+    aggregates: frozenset[str] = frozenset()
+
+    @property
+    def shares(self) -> bool:
+        """Whether other trees of its aggregates may consume from it."""
+        return SHARING_TRAIT in self.traits
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Host:
+    """A compute host with its provider tree.
+
+    :param uuid: of the root provider, equal to Nova's hypervisor uuid
+    :param name: the compute service's host name, as actions use it
+    :param node_name: the hypervisor's host name (equal, on libvirt)
+    :param providers: the tree, root first, then by name
+    :param shared: sharing providers of its aggregates, by name
+    :param zone: its availability zone
+    :param in_scope: whether the audit may take from and give to it
+    """
+
+    uuid: str
+    name: str
+    node_name: str
+    providers: tuple[Provider, ...] = ()
+    shared: tuple[Provider, ...] = ()
+    enabled: bool = True
+    up: bool = True
+    disabled_reason: str = ""
+    zone: str = ""
+    in_scope: bool = True
+
+    @property
+    def root(self) -> Provider | None:
+        """The root provider; None where Placement has no tree for it."""
+        return self.providers[0] if self.providers else None
+
+    def capacity(self, resource_class: str) -> int | None:
+        """Capacity of a class summed over the tree; None if absent."""
+        found = [
+            p.inventories[resource_class].capacity
+            for p in self.providers
+            if resource_class in p.inventories
+        ]
+        return sum(found) if found else None
+
+    @property
+    def shared_cpus(self) -> int | None:
+        """N: the total of VCPU on the root provider; None if unknown."""
+        if self.root is None or "VCPU" not in self.root.inventories:
+            return None
+        return self.root.inventories["VCPU"].total
+
+    @functools.cached_property
+    def traits(self) -> frozenset[str]:
+        """Traits of the whole tree."""
+        return frozenset().union(*(p.traits for p in self.providers))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RequestGroup:
+    """One granular request group of a flavor (``resourcesN``, ``traitN``).
+
+    The unnumbered group has the empty suffix; a numbered group must be
+    served by one single provider.
+    """
+
+    suffix: str = ""
+    resources: Mapping[str, int] = dataclasses.field(
+        default_factory=frozen_map
+    )
+    required_traits: frozenset[str] = frozenset()
+    forbidden_traits: frozenset[str] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Flavor:
+    """What an instance asks for, independent of where it runs.
+
+    :param groups: the unnumbered group first, then by suffix
+    :param extra_specs: all extra specs, unknown ones included (R163)
+    """
+
+    name: str
+    vcpus: int
+    memory_mb: int
+    disk_gb: int
+    groups: tuple[RequestGroup, ...] = ()
+    extra_specs: Mapping[str, str] = dataclasses.field(
+        default_factory=frozen_map
+    )
+
+    @functools.cached_property
+    def resources(self) -> Mapping[str, int]:
+        """Requested units per class, summed over all groups."""
+        total: dict[str, int] = {}
+        for group in self.groups:
+            for name, amount in group.resources.items():
+                total[name] = total.get(name, 0) + amount
+        return frozen_map(total)
+
+    @functools.cached_property
+    def required_traits(self) -> frozenset[str]:
+        """Traits that some group requires."""
+        return frozenset().union(*(g.required_traits for g in self.groups))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """A server with its flavor, its tier and what Placement says it holds.
+
+    :param host: name of the host that it runs on
+    :param tier: name of its tier; None for an untiered instance
+    :param units: units of its tier that it holds on its host, Placement's
+        word where there is one, else its flavor's
+    :param allocations: {provider uuid: {class: units}} as Placement has
+        them; empty where they were not read
+    :param known: whether Watcher's model has it (a stranger never moves)
+    :param excluded: whether the audit's scope excludes it
+    :param opted_out: whether its metadata says ``optimize=false``
+    :param pinned_zone: availability zone that it was created for, if any
+    :param in_doubt: why its allocations cannot be trusted; empty if they can
+    """
+
+    uuid: str
+    name: str
+    host: str
+    flavor: Flavor
+    project: str = ""
+    tier: str | None = None
+    units: int = 0
+    allocations: Mapping[str, Mapping[str, int]] = dataclasses.field(
+        default_factory=frozen_map
+    )
+    status: str = "ACTIVE"
+    task_state: str | None = None
+    locked: bool = False
+    known: bool = True
+    excluded: bool = False
+    opted_out: bool = False
+    priority: int = 0
+    pinned_zone: str | None = None
+    in_doubt: str = ""
+
+    @property
+    def sort_key(self) -> tuple[str, str]:
+        """Ties break by name, then uuid."""
+        return (self.name, self.uuid)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Aggregate:
+    """A host aggregate of Nova.
+
+    :param hosts: names of member hosts
+    :param uuid: of the Placement aggregate that mirrors it
+    """
+
+    uuid: str
+    name: str
+    hosts: frozenset[str] = frozenset()
+    metadata: Mapping[str, str] = dataclasses.field(
+        default_factory=frozen_map
+    )
+    zone: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ServerGroup:
+    """A server group with its policy and members.
+
+    :param members: uuids of instances, inside and outside the scope
+    :param max_per_host: ``max_server_per_host`` of the rules (default 1)
+    """
+
+    uuid: str
+    name: str
+    policy: str
+    members: frozenset[str] = frozenset()
+    max_per_host: int = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something an operator should know although nothing moves for it.
+
+    :param kind: a short stable name (``orphan_allocation``, ...)
+    :param subject: the object that it is about
+    :param text: one sentence: what was seen and what mends it
+    """
+
+    kind: str
+    subject: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """The cloud at one moment.
+
+    :param tiers: by rank, then name
+    :param hosts: by name, in and out of scope
+    :param instances: by (name, uuid)
+    :param held: {(host name, tier name): units that instances hold there},
+        Placement's count less what migrations in flight hold
+    :param tier_classes: the tiers' classes that some host has; empty in a
+        cloud that enforces without Placement
+    :param findings: what was odd while reading
+    """
+
+    tiers: tuple[Tier, ...]
+    hosts: tuple[Host, ...] = ()
+    instances: tuple[Instance, ...] = ()
+    held: Mapping[tuple[str, str], int] = dataclasses.field(
+        default_factory=frozen_map
+    )
+    tier_classes: frozenset[str] = frozenset()
+    aggregates: tuple[Aggregate, ...] = ()
+    server_groups: tuple[ServerGroup, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @functools.cached_property
+    def tier_by_name(self) -> Mapping[str, Tier]:
+        """The tiers by their names."""
+        return frozen_map({tier.name: tier for tier in self.tiers})
+
+    @functools.cached_property
+    def host_by_name(self) -> Mapping[str, Host]:
+        """All hosts by their service host names."""
+        return frozen_map({host.name: host for host in self.hosts})
+
+    @functools.cached_property
+    def instance_by_uuid(self) -> Mapping[str, Instance]:
+        """All instances by uuid."""
+        return frozen_map({inst.uuid: inst for inst in self.instances})
+
+    @functools.cached_property
+    def instances_by_host(self) -> Mapping[str, tuple[Instance, ...]]:
+        """Instances of each host, by (name, uuid)."""
+        found: dict[str, list[Instance]] = {}
+        for instance in self.instances:
+            found.setdefault(instance.host, []).append(instance)
+        return frozen_map({k: tuple(v) for k, v in found.items()})
+
+    @functools.cached_property
+    def group_by_member(self) -> Mapping[str, ServerGroup]:
+        """The server group of each instance that is in one."""
+        return frozen_map(
+            {
+                member: group
+                for group in self.server_groups
+                for member in group.members
+            }
+        )
+
+    def aggregates_of(self, host: Host) -> tuple[Aggregate, ...]:
+        """Nova's aggregates that a host is a member of, by name."""
+        return tuple(a for a in self.aggregates if host.name in a.hosts)

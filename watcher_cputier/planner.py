@@ -1,0 +1,495 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Which instances move where so that hosts keep their quotas again.
+
+Theory of operation. For every host and tier over quota the planner picks
+instances until what they hold covers the excess:
+
+* While no single instance covers what is left, the largest one is taken;
+  taking the largest first gives the fewest instances that cover an excess.
+* As soon as single instances cover it, the cheapest of them is the last:
+  the least memory to copy, then the lowest priority, then the fewest units,
+  then the name.
+* An instance without a target is passed over and the next best is tried, so
+  that a cover whose targets do not exist is never preferred.
+
+All hosts over quota in a tier are served in one sweep, the largest victim
+first, for it has the fewest targets. Higher tiers go before lower ones.
+
+A victim goes to the feasible host with the best weight (see
+:mod:`~watcher_cputier.weigher`); ties go to the lower tier utilisation, then
+to the host's name. The target's room shrinks with every arrival while no
+source is credited with a departure: each migration holds its allocation on
+both sides until it has ended, so the plan is safe in every order, with any
+two of its migrations in flight together, and whichever of them fail.
+
+The published lower bound is the cover bound: the fewest instances of each
+host and tier whose units make up the excess that the plan removes there. An
+instance belongs to one host and tier, so the sum is valid.
+
+``max_migrations`` keeps the most valuable moves: higher tiers first, then
+the most relief per migration. The rest is deferred to the next audit.
+"""
+
+from collections.abc import Iterable, Mapping
+import dataclasses
+
+from watcher_cputier import constraints
+from watcher_cputier import diagnosis as diagnosing
+from watcher_cputier import model
+from watcher_cputier import parameters
+from watcher_cputier import weigher
+from watcher_cputier.constraints import capacity
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Migration:
+    """One live migration of a plan.
+
+    :param units: units of the tier that the source is rid of
+    :param relief: how many of them were excess there
+    :param drained: why the source is drained; empty if it is not
+    :param weight: the weigher's score of the target, with its terms
+    """
+
+    instance: model.Instance
+    source: str
+    target: str
+    tier: str
+    units: int
+    relief: int
+    excess: diagnosing.Excess
+    weight: weigher.Weight
+    drained: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why it moves, in one sentence without a full stop."""
+        if self.drained:
+            return f"{self.source} is drained ({self.drained})"
+        return (
+            f"{self.source} holds {self.excess.held} {self.tier} units of "
+            f"at most {self.excess.quota}"
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why one instance does not move.
+
+    :param rejection: of the instance itself; None if it may move
+    :param targets: {host: why it cannot take the instance}, if it may
+    """
+
+    instance: model.Instance
+    rejection: constraints.Rejection | None
+    targets: Mapping[str, constraints.Rejection]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Unresolved:
+    """An excess that no feasible migration removes.
+
+    :param units: units left over quota
+    :param instances: the fewest instances that would have to leave
+    :param refusals: why each instance of the tier there stays
+    """
+
+    host: str
+    tier: str
+    units: int
+    instances: int
+    refusals: tuple[Refusal, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What an audit proposes.
+
+    :param migrations: in the order in which they are emitted
+    :param deferred: further migrations that ``max_migrations`` cut off
+    :param lower_bound: no plan removes as much excess with fewer
+    :param excess_before: {(host, tier): units over quota}
+    :param excess_after: the same after the migrations, deferred ones left
+        out
+    """
+
+    migrations: tuple[Migration, ...] = ()
+    deferred: tuple[Migration, ...] = ()
+    unresolved: tuple[Unresolved, ...] = ()
+    lower_bound: int = 0
+    excess_before: Mapping[tuple[str, str], int] = dataclasses.field(
+        default_factory=model.frozen_map
+    )
+    excess_after: Mapping[tuple[str, str], int] = dataclasses.field(
+        default_factory=model.frozen_map
+    )
+
+    @property
+    def optimal(self) -> bool:
+        """Whether it is proven that no plan does with fewer migrations."""
+        return len(self.migrations) == self.lower_bound
+
+
+class Ledger:
+    """What is taken while the plan grows; nothing is ever given back.
+
+    It is the one mutable thing in planning and never leaves this module.
+    """
+
+    def __init__(self, cluster: model.Cluster) -> None:
+        self._used: dict[tuple[str, str], int] = {}
+        for host in cluster.hosts:
+            for provider in host.providers + host.shared:
+                for name, amount in provider.allocated.items():
+                    self._used[provider.uuid, name] = amount
+        self._held = dict(cluster.held)
+        self._members: dict[tuple[str, str], int] = {}
+        for group in cluster.server_groups:
+            for uuid in group.members:
+                member = cluster.instance_by_uuid.get(uuid)
+                if member is not None:
+                    self._join(group, member.host)
+
+    def used(self, provider_uuid: str, resource_class: str) -> int:
+        """Units of a class in use on a provider, arrivals included."""
+        return self._used.get((provider_uuid, resource_class), 0)
+
+    def held(self, host: str, tier: str) -> int:
+        """Units of a tier on a host, arrivals included."""
+        return self._held.get((host, tier), 0)
+
+    def members(self, group: model.ServerGroup, host: str) -> int:
+        """Members of a server group on a host, arrivals included."""
+        return self._members.get((group.uuid, host), 0)
+
+    def arrive(
+        self,
+        cluster: model.Cluster,
+        instance: model.Instance,
+        target: model.Host,
+    ) -> None:
+        """Book an instance on its target; it stays booked on its source."""
+        charge = capacity.charge(self, instance.flavor, target) or {}
+        for key, amount in charge.items():
+            self._used[key] = self._used.get(key, 0) + amount
+        if instance.tier is not None:
+            asked = capacity.units_asked(cluster, instance)
+            here = (target.name, instance.tier)
+            self._held[here] = self._held.get(here, 0) + asked
+        group = cluster.group_by_member.get(instance.uuid)
+        if group is not None:
+            self._join(group, target.name)
+
+    def _join(self, group: model.ServerGroup, host: str) -> None:
+        key = (group.uuid, host)
+        self._members[key] = self._members.get(key, 0) + 1
+
+
+@dataclasses.dataclass(slots=True)
+class _Open:
+    """An excess that is being worked on."""
+
+    excess: diagnosing.Excess
+    left: int
+    candidates: list[model.Instance]
+    refusals: list[Refusal]
+
+    def next_victim(self) -> model.Instance | None:
+        """The instance to try now; see the module's first paragraph."""
+        if self.left <= 0 or not self.candidates:
+            return None
+        covering = [c for c in self.candidates if c.units >= self.left]
+        if covering:
+            return min(covering, key=_last_cost)
+        return min(self.candidates, key=_largest_first)
+
+
+def _last_cost(instance: model.Instance) -> tuple[object, ...]:
+    return (
+        instance.flavor.memory_mb,
+        instance.priority,
+        instance.units,
+        *instance.sort_key,
+    )
+
+
+def _largest_first(instance: model.Instance) -> tuple[object, ...]:
+    return (
+        -instance.units,
+        instance.flavor.memory_mb,
+        instance.priority,
+        *instance.sort_key,
+    )
+
+
+def plan(
+    cluster: model.Cluster,
+    diagnosis: diagnosing.Diagnosis,
+    params: parameters.Parameters,
+) -> Plan:
+    """Plan the migrations that bring hosts back to their quotas.
+
+    :returns: a plan; empty where no host is over quota
+    """
+    ledger = Ledger(cluster)
+    found: list[Migration] = []
+    unresolved: list[Unresolved] = []
+    before = {(e.host, e.tier): e.units for e in diagnosis.excesses}
+    after = dict(before)
+    for tier in cluster.tiers:
+        work = [
+            _open(cluster, excess)
+            for excess in diagnosis.excesses
+            if excess.tier == tier.name
+        ]
+        found += _sweep(cluster, diagnosis, params, ledger, work)
+        unresolved += [
+            _unresolved(cluster, item) for item in work if item.left > 0
+        ]
+    found.sort(key=lambda m: _value(cluster, m))
+    limit = params.max_migrations or len(found)
+    kept, deferred = found[:limit], found[limit:]
+    for migration in kept:
+        after[migration.source, migration.tier] -= migration.units
+    after = {key: max(0, units) for key, units in after.items()}
+    return Plan(
+        migrations=tuple(kept),
+        deferred=tuple(deferred),
+        unresolved=tuple(unresolved),
+        lower_bound=_cover_bound(cluster, before, after),
+        excess_before=model.frozen_map(before),
+        excess_after=model.frozen_map(after),
+    )
+
+
+def _open(cluster: model.Cluster, excess: diagnosing.Excess) -> _Open:
+    candidates, refusals = [], []
+    for instance in _of_tier(cluster, excess.host, excess.tier):
+        rejection = constraints.reject_instance(cluster, instance)
+        if rejection is None:
+            candidates.append(instance)
+        else:
+            refusals.append(
+                Refusal(
+                    instance=instance,
+                    rejection=rejection,
+                    targets=model.frozen_map(),
+                )
+            )
+    return _Open(
+        excess=excess,
+        left=excess.units,
+        candidates=candidates,
+        refusals=refusals,
+    )
+
+
+def _of_tier(
+    cluster: model.Cluster, host: str, tier: str
+) -> list[model.Instance]:
+    """Instances that hold units of a tier on a host."""
+    return [
+        instance
+        for instance in cluster.instances_by_host.get(host, ())
+        if instance.tier == tier and instance.units > 0
+    ]
+
+
+def _sweep(
+    cluster: model.Cluster,
+    diagnosis: diagnosing.Diagnosis,
+    params: parameters.Parameters,
+    ledger: Ledger,
+    work: list[_Open],
+) -> Iterable[Migration]:
+    """Serve all hosts over quota in one tier, the largest victim first."""
+    while True:
+        choices = [
+            (-victim.units, item.excess.host, item, victim)
+            for item in work
+            if (victim := item.next_victim()) is not None
+        ]
+        if not choices:
+            return
+        _, _, item, victim = min(choices, key=lambda choice: choice[:2])
+        item.candidates.remove(victim)
+        best, rejections = _best_target(
+            cluster, diagnosis, params, ledger, victim
+        )
+        if best is None:
+            item.refusals.append(
+                Refusal(
+                    instance=victim,
+                    rejection=None,
+                    targets=model.frozen_map(rejections),
+                )
+            )
+            continue
+        target, weight = best
+        ledger.arrive(cluster, victim, target)
+        yield Migration(
+            instance=victim,
+            source=item.excess.host,
+            target=target.name,
+            tier=item.excess.tier,
+            units=victim.units,
+            relief=min(victim.units, item.left),
+            excess=item.excess,
+            drained=diagnosis.drained.get(item.excess.host, ""),
+            weight=weight,
+        )
+        item.left -= victim.units
+
+
+def _best_target(
+    cluster: model.Cluster,
+    diagnosis: diagnosing.Diagnosis,
+    params: parameters.Parameters,
+    ledger: Ledger,
+    instance: model.Instance,
+) -> tuple[
+    tuple[model.Host, weigher.Weight] | None,
+    dict[str, constraints.Rejection],
+]:
+    """The best weighed feasible host, and why the others are not."""
+    rejections: dict[str, constraints.Rejection] = {}
+    ranked = []
+    for host in cluster.hosts:
+        rejection = constraints.reject_target(
+            constraints.Proposal(
+                cluster=cluster,
+                diagnosis=diagnosis,
+                occupancy=ledger,
+                instance=instance,
+                target=host,
+            )
+        )
+        if rejection is not None:
+            rejections[host.name] = rejection
+            continue
+        weight = _weigh(params, ledger, instance, host)
+        # Rounded, so that the order of a sum does not decide a tie.
+        rank = (
+            -round(weight.value, 9),
+            _utilisation(diagnosis, ledger, instance, host),
+            host.name,
+        )
+        ranked.append((rank, host, weight))
+    if not ranked:
+        return None, rejections
+    _, host, weight = min(ranked, key=lambda item: item[0])
+    return (host, weight), rejections
+
+
+def _weigh(
+    params: parameters.Parameters,
+    ledger: Ledger,
+    instance: model.Instance,
+    host: model.Host,
+) -> weigher.Weight:
+    free: dict[str, int] = {}
+    for provider in host.providers:
+        for name, inventory in provider.inventories.items():
+            units = inventory.capacity - ledger.used(provider.uuid, name)
+            free[name] = free.get(name, 0) + units
+    flavor = instance.flavor
+    return weigher.score(
+        free,
+        host.traits,
+        flavor.resources,
+        flavor.required_traits,
+        resource_classes=_allowed(
+            params.weigher_resource_classes, flavor.resources
+        ),
+        trait_names=_allowed(params.weigher_traits, flavor.required_traits),
+        multiplier=params.weigher_multiplier,
+    )
+
+
+def _allowed(
+    choice: str | tuple[str, ...], requested: Iterable[str]
+) -> tuple[str, ...] | None:
+    """The weigher's allow-list that a parameter stands for."""
+    if choice == "all":
+        return None
+    return tuple(requested) if choice == "requested" else tuple(choice)
+
+
+def _utilisation(
+    diagnosis: diagnosing.Diagnosis,
+    ledger: Ledger,
+    instance: model.Instance,
+    host: model.Host,
+) -> float:
+    """Share of the tier's quota that is taken on a host."""
+    if instance.tier is None:
+        return 0.0
+    quota = diagnosis.quota(host.name, instance.tier)
+    if not quota:
+        return 1.0
+    return round(ledger.held(host.name, instance.tier) / quota, 9)
+
+
+def _value(
+    cluster: model.Cluster, migration: Migration
+) -> tuple[object, ...]:
+    """Sort key: the most valuable migration first (law L6)."""
+    return (
+        cluster.tier_by_name[migration.tier].rank,
+        migration.tier,
+        -migration.relief,
+        migration.source,
+        *migration.instance.sort_key,
+    )
+
+
+def _unresolved(cluster: model.Cluster, item: _Open) -> Unresolved:
+    stay = [refusal.instance for refusal in item.refusals]
+    return Unresolved(
+        host=item.excess.host,
+        tier=item.excess.tier,
+        units=item.left,
+        instances=cover_count((i.units for i in stay), item.left),
+        refusals=tuple(
+            sorted(item.refusals, key=lambda r: r.instance.sort_key)
+        ),
+    )
+
+
+def _cover_bound(
+    cluster: model.Cluster,
+    before: Mapping[tuple[str, str], int],
+    after: Mapping[tuple[str, str], int],
+) -> int:
+    return sum(
+        cover_count(
+            (i.units for i in _of_tier(cluster, host, tier)),
+            units - after[host, tier],
+        )
+        for (host, tier), units in before.items()
+    )
+
+
+def cover_count(sizes: Iterable[int], units: int) -> int:
+    """The fewest of these sizes whose sum reaches so many units.
+
+    All of them where even their sum does not.
+    """
+    count = 0
+    for size in sorted(sizes, reverse=True):
+        if units <= 0:
+            break
+        units -= size
+        count += 1
+    return count

@@ -1,0 +1,144 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The decision in words: sentences for logs, rows for tables.
+
+Nothing here decides; everything reads the core's values. Rows are lists of
+strings, first row the header, for whatever draws tables at the edge.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from watcher_cputier import diagnosis as diagnosing
+from watcher_cputier import model
+from watcher_cputier import planner
+
+STATUS_MESSAGE_LENGTH = 255
+
+
+def sentence(migration: planner.Migration) -> str:
+    """One migration: what moves where, and why, in one line."""
+    return (
+        f"Migrate {migration.instance.name} "
+        f"({_units(migration.units, migration.tier)}, "
+        f"{migration.instance.uuid}) from "
+        f"{migration.source} to {migration.target}: {migration.reason}; "
+        f"{migration.target} weighs {migration.weight.explain()}"
+    )
+
+
+def _units(count: int, tier: str) -> str:
+    return f"{count} {tier} unit{'' if count == 1 else 's'}"
+
+
+def refusal(item: planner.Refusal) -> str:
+    """Why one instance stays, by rule, with one host as the example."""
+    if item.rejection is not None:
+        return f"{item.instance.name} stays ({item.rejection})"
+    if not item.targets:
+        return f"{item.instance.name} stays (there is no other host)"
+    others = {
+        host: rejection
+        for host, rejection in item.targets.items()
+        if rejection.rule != "elsewhere"
+    }
+    counted = Counter(rejection.rule for rejection in others.values())
+    parts = []
+    for rule, count in sorted(counted.items()):
+        host, example = next(
+            (h, r) for h, r in others.items() if r.rule == rule
+        )
+        parts.append(
+            f"{count} host{'s' if count > 1 else ''} by {rule}, e.g. {host}: "
+            f"{example.reason}"
+        )
+    return f"{item.instance.name} has no target ({'; '.join(parts)})"
+
+
+def unresolved(item: planner.Unresolved) -> Iterator[str]:
+    """An excess that stays, and why each instance there does."""
+    yield (
+        f"{item.host} stays {_units(item.units, item.tier)} over its quota; "
+        f"at least {item.instances} more would have to leave"
+    )
+    for one in item.refusals:
+        yield f"{item.host}: {refusal(one)}"
+
+
+def summary(
+    cluster: model.Cluster,
+    diagnosis: diagnosing.Diagnosis,
+    plan: planner.Plan,
+) -> str:
+    """The outcome of an audit in one sentence."""
+    scoped = sum(1 for host in cluster.hosts if host.in_scope)
+    if not diagnosis.excesses:
+        tiers = ", ".join(tier.name for tier in cluster.tiers)
+        return (
+            f"Nothing to do: none of {scoped} hosts is over its quota of "
+            f"{tiers}"
+        )
+    before = sum(plan.excess_before.values())
+    after = sum(plan.excess_after.values())
+    count = len(plan.migrations)
+    text = (
+        f"{count} migration{'' if count == 1 else 's'} take the units over "
+        f"quota on {scoped} hosts from {before} to {after}"
+    )
+    if plan.migrations:
+        text += (
+            "; no plan does it with fewer"
+            if plan.optimal
+            else f"; at least {plan.lower_bound} are needed for that"
+        )
+    if plan.deferred:
+        text += (
+            f"; {len(plan.deferred)} more are deferred to the next audit by "
+            "max_migrations"
+        )
+    if plan.unresolved:
+        left = sum(item.units for item in plan.unresolved)
+        text += f"; {left} units cannot be moved"
+    return text
+
+
+def host_rows(
+    cluster: model.Cluster, diagnosis: diagnosing.Diagnosis
+) -> list[list[str]]:
+    """The host x tier table: held/quota, and what is wrong (R77)."""
+    rows = [["host", *(tier.name for tier in cluster.tiers), "state"]]
+    for host in cluster.hosts:
+        if not host.in_scope:
+            continue
+        cells = []
+        over = []
+        for tier in cluster.tiers:
+            held = cluster.held.get((host.name, tier.name), 0)
+            quota = diagnosis.quota(host.name, tier.name)
+            cells.append(f"{held}/{'?' if quota is None else quota}")
+            if quota is not None and held > quota:
+                over.append(f"{tier.name} +{held - quota}")
+        state = [f"over: {', '.join(over)}"] if over else ["ok"]
+        if host.name in diagnosis.drained:
+            state.append("drained")
+        if not host.enabled:
+            state.append("disabled")
+        if not host.up:
+            state.append("down")
+        rows.append([host.name, *cells, ", ".join(state)])
+    return rows
+
+
+def shortened(text: str, length: int = STATUS_MESSAGE_LENGTH) -> str:
+    """Text that fits a status message, its cut marked."""
+    return text if len(text) <= length else text[: length - 3] + "..."

@@ -1,0 +1,243 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""DomainCapacityEnforcement: Watcher's strategy, a thin adapter.
+
+snapshot -> diagnosis -> plan -> actions and indicators. Everything is read
+once; the decision is made by pure functions; this module translates. When
+it could not look, the audit fails and says why, in the log and in the
+audit's ``status_message``.
+"""
+
+from typing import Any
+
+from oslo_config import cfg
+from oslo_log import log
+from watcher.decision_engine.strategy.strategies import base
+
+from watcher_cputier import diagnosis
+from watcher_cputier import errors
+from watcher_cputier import model
+from watcher_cputier import parameters
+from watcher_cputier import planner
+from watcher_cputier import report
+from watcher_cputier.conf import tiers as tiers_conf
+from watcher_cputier.datasources import cloud
+from watcher_cputier.datasources import compute_model
+from watcher_cputier.goals import indicators
+
+LOG = log.getLogger(__name__)
+
+
+class DomainCapacityEnforcement(base.BaseStrategy):
+    """Domain Capacity Enforcement
+
+    *Description*
+
+    Finds compute hosts that hold more units of a CPU service tier than
+    their quota and moves the fewest instances that bring them back.
+
+    *Requirements*
+
+    * Placement, with a resource class per tier (or policy quotas)
+    * Nova with live migration
+    """
+
+    def __init__(self, config: Any, osc: Any = None) -> None:
+        super().__init__(config, osc)
+        self._params: parameters.Parameters | None = None
+
+    @classmethod
+    def get_name(cls) -> str:
+        """Its name in audits, the entry point's."""
+        return "domain_capacity_enforcement"
+
+    @classmethod
+    def get_display_name(cls) -> str:
+        """Its name for people."""
+        return "Domain capacity enforcement"
+
+    @classmethod
+    def get_translatable_display_name(cls) -> str:
+        """Its name, as a translation key."""
+        return "Domain capacity enforcement"
+
+    @classmethod
+    def get_goal_name(cls) -> str:
+        """The goal that it achieves."""
+        return "continuous_slo_compliance"
+
+    @classmethod
+    def get_schema(cls) -> dict[str, Any]:
+        """The JSON schema of its audit parameters."""
+        return parameters.json_schema()
+
+    def pre_execute(self) -> None:
+        """Nothing: what can fail needs the audit to say so on."""
+
+    def do_execute(self, audit: Any = None) -> None:
+        """Look, decide and fill the solution.
+
+        :raises TierError: when it could not look; the reason is saved in
+            the audit's status message
+        """
+        try:
+            self._execute()
+        except errors.TierError as exc:
+            LOG.error("The audit could not look: %s", exc)
+            _tell(audit, str(exc))
+            raise
+
+    def post_execute(self) -> None:
+        """Nothing: the indicators are set with the solution."""
+
+    def _execute(self) -> None:
+        params = parameters.Parameters.of(self.input_parameters)
+        self._planner = params.planner
+        if not params.enforce_quota:
+            LOG.info("Nothing to do: enforce_quota is false")
+            self._report_nothing()
+            return
+        cluster = self._snapshot(params)
+        verdict = diagnosis.diagnose(cluster, params)
+        found = planner.plan(cluster, verdict, params)
+        _log(cluster, verdict, found)
+        for migration in found.migrations:
+            self._add(migration)
+        self._set_indicators(cluster, found)
+
+    def _snapshot(self, params: parameters.Parameters) -> model.Cluster:
+        reader = cloud.Reader(cloud.connection(self.osc, cfg.CONF))
+        return reader.get_cluster(
+            self._scope,
+            tiers_conf.read(cfg.CONF),
+            tiers_conf.default_tier(cfg.CONF),
+            refresh=self._synchronize if params.refresh_model else None,
+        )
+
+    def _scope(self) -> compute_model.Scope:
+        """The audit's scope.
+
+        Watcher's errors about its model, and those of its scope handlers,
+        say too little for an operator: they are put into words here.
+        """
+        try:
+            return compute_model.scope_of(self.compute_model)
+        except Exception as exc:
+            raise errors.SnapshotError(
+                f"Watcher's compute model cannot be used: {exc!r}",
+                where="compute model",
+                cure="Check the audit's scope, the collector "
+                "([collector] collector_plugins) and the decision engine's "
+                "log",
+            ) from exc
+
+    def _synchronize(self) -> None:
+        """Have Watcher's collector rebuild the compute model."""
+        collector = self.collector_manager.get_cluster_model_collector(
+            "compute", osc=self.osc
+        )
+        collector.synchronize()
+        self._compute_model = None
+
+    def _add(self, migration: planner.Migration) -> None:
+        self.solution.add_action(
+            action_type=self.MIGRATION,
+            resource_id=migration.instance.uuid,
+            input_parameters={
+                "migration_type": "live",
+                "source_node": migration.source,
+                "destination_node": migration.target,
+                "resource_name": migration.instance.name,
+            },
+        )
+
+    def _report_nothing(self) -> None:
+        """A part that did not look reports no indicators."""
+
+    def _set_indicators(
+        self, cluster: model.Cluster, plan: planner.Plan
+    ) -> None:
+        tiers = [tier.name for tier in cluster.tiers]
+        self.solution.set_efficacy_indicators(
+            **indicators.values(plan, tiers)
+        )
+
+
+class DomainCapacityEnforcementBalancing(DomainCapacityEnforcement):
+    """Domain Capacity Enforcement, under Watcher's stock balancing goal
+
+    The same strategy for clouds whose audit templates use the goal
+    workload_balancing (R71). It reports that goal's own indicators.
+    """
+
+    @classmethod
+    def get_name(cls) -> str:
+        """Its name in audits, the entry point's."""
+        return "domain_capacity_enforcement_balancing"
+
+    @classmethod
+    def get_display_name(cls) -> str:
+        """Its name for people."""
+        return "Domain capacity enforcement (workload balancing)"
+
+    @classmethod
+    def get_translatable_display_name(cls) -> str:
+        """Its name, as a translation key."""
+        return "Domain capacity enforcement (workload balancing)"
+
+    @classmethod
+    def get_goal_name(cls) -> str:
+        """The goal that it achieves."""
+        return "workload_balancing"
+
+    def _report_nothing(self) -> None:
+        """The stock goal wants a count of migrations in any case."""
+        self.solution.set_efficacy_indicators(instance_migrations_count=0)
+
+    def _set_indicators(
+        self, cluster: model.Cluster, plan: planner.Plan
+    ) -> None:
+        scoped = {host.name for host in cluster.hosts if host.in_scope}
+        self.solution.set_efficacy_indicators(
+            instance_migrations_count=len(plan.migrations),
+            instances_count=sum(
+                1 for i in cluster.instances if i.host in scoped
+            ),
+        )
+
+
+def _log(
+    cluster: model.Cluster,
+    verdict: diagnosis.Diagnosis,
+    plan: planner.Plan,
+) -> None:
+    for finding in (*cluster.findings, *verdict.findings):
+        LOG.warning("%s: %s", finding.kind, finding.text)
+    for migration in plan.migrations:
+        LOG.info("%s", report.sentence(migration))
+    for migration in plan.deferred:
+        LOG.info("Deferred: %s", report.sentence(migration))
+    for item in plan.unresolved:
+        for line in report.unresolved(item):
+            LOG.warning("Unresolved: %s", line)
+    LOG.info("%s", report.summary(cluster, verdict, plan))
+
+
+def _tell(audit: Any, text: str) -> None:
+    """Save the reason of a failure on the audit, where Watcher has a place.
+
+    Watcher 14's audits have none; there the log alone tells.
+    """
+    if audit is not None and "status_message" in getattr(audit, "fields", ()):
+        audit.status_message = report.shortened(text)
+        audit.save()
