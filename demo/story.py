@@ -1,0 +1,328 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The demo's story, told on a real cloud and checked as it goes.
+
+Claims are checked against what Placement, Nova and Watcher say themselves,
+through their own APIs, not against the picture that the strategy made. The
+tables are drawn from that picture, as ``report`` draws it for operators.
+"""
+
+from collections.abc import Callable
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from typing import Any
+
+from demo import terminal
+from oslo_config import cfg
+from tests import cloud as embedded
+
+from watcher_cputier import diagnosis
+from watcher_cputier import model
+from watcher_cputier import parameters
+from watcher_cputier import report
+from watcher_cputier.conf import tiers as tiers_conf
+from watcher_cputier.datasources import cloud as cloud_source
+from watcher_cputier.datasources import compute_model
+
+_GOAL = "continuous_slo_compliance"
+_STRATEGY = "domain_capacity_enforcement"
+_TEMPLATE = "cpu-tiers"
+_OVER, _DRAINED, _DISABLED = "rack-01", "rack-06", "rack-05"
+_DEADLINE_SECONDS = 120
+# rack-01 has to lose 6 Gold units (4 + 2); rack-06 loses all four instances.
+_FEWEST = 6
+
+
+class CommandError(RuntimeError):
+    """A command of the story failed."""
+
+
+class Story:
+    """One run of the demo."""
+
+    def __init__(
+        self, cloud: embedded.EmbeddedCloud, screen: terminal.Screen
+    ) -> None:
+        self._cloud = cloud
+        self._screen = screen
+        self._broken: list[str] = []
+
+    def tell(self) -> bool:
+        """Tell the whole story; True if every claim held."""
+        self._drift()
+        self._see("Before the audit: units held / quota")
+        self._claim(
+            f"Placement counts 14 Gold units on {_OVER}, where 8 are sold",
+            self._gold(_OVER) == (14, 8),
+        )
+        moved = self._audit_and_cure()
+        self._see("After the plan: units held / quota")
+        self._check_cure(moved)
+        self._audit_again()
+        return self._conclude()
+
+    def _drift(self) -> None:
+        screen = self._screen
+        screen.title("Drift: what happens to a cloud after its scheduler")
+        screen.say(
+            f"{_OVER}: its provider.yaml is lowered from 16 to 8 Gold, and "
+            "nova-compute restarts."
+        )
+        self._cloud.apply("lower gold on rack-01")
+        screen.say(f"{_DRAINED}: all that it sells is reserved, to drain it.")
+        root = self._cloud.provider_uuid(_DRAINED)
+        words = ["resource", "provider", "inventory", "set", "--amend", root]
+        for tier in tiers_conf.BUILT_IN:
+            words += [
+                "--resource",
+                f"{tiers_conf.default_class(tier)}:reserved=16",
+            ]
+        self._openstack(*words, quiet=True)
+
+    def _audit_and_cure(self) -> dict[str, str]:
+        """Audit, show the plan, run it; {instance: planned target}."""
+        self._screen.title("The audit, as an operator runs it")
+        self._openstack(
+            "optimize", "audittemplate", "create", _TEMPLATE, _GOAL,
+            "--strategy", _STRATEGY, "-f", "value", "-c", "UUID",
+        )  # fmt: skip
+        plan = self._audit()
+        actions = self._actions(plan)
+        self._show_plan(actions)
+        indicators = self._indicators(plan)
+        self._claim(
+            f"the plan has {_FEWEST} migrations, and "
+            f"{indicators['migrations_lower_bound']:.0f} is the proven "
+            "minimum",
+            len(actions) == _FEWEST == indicators["migrations_lower_bound"],
+        )
+        targets = {a["resource_name"]: a["destination_node"] for a in actions}
+        self._claim(
+            "nothing goes to the disabled, the drained or the over-full host",
+            not {_OVER, _DRAINED, _DISABLED} & set(targets.values()),
+        )
+        self._screen.title("The plan is executed by Watcher's applier")
+        self._openstack("optimize", "actionplan", "start", plan, quiet=True)
+        state = self._wait("actionplan", plan)
+        states = sorted({a["State"] for a in self._action_rows(plan)})
+        self._claim(
+            f"the action plan {state}, its actions {', '.join(states)}",
+            state == "SUCCEEDED" and states == ["SUCCEEDED"],
+        )
+        return targets
+
+    def _show_plan(self, actions: list[dict[str, str]]) -> None:
+        self._screen.table(
+            "The plan",
+            [
+                ["instance", "from", "to"],
+                *(
+                    [
+                        a["resource_name"],
+                        a["source_node"],
+                        a["destination_node"],
+                    ]
+                    for a in actions
+                ),
+            ],
+        )
+        self._screen.say("Why, from the decision engine's log:")
+        for line in self._told:
+            self._screen.say("  " + line.partition("; rack-")[0])
+
+    def _check_cure(self, planned: dict[str, str]) -> None:
+        where = self._cloud.locations()
+        declared = {
+            name: instance.host
+            for instance in self._cloud.spec.instances
+            for name in instance.names
+        }
+        self._claim(
+            "Nova has every migrated instance where the plan put it, and all "
+            "others where they were",
+            where == {**declared, **planned},
+        )
+        self._claim(
+            "Placement has every host within the capacity of each class",
+            not self._over_capacity(),
+        )
+
+    def _audit_again(self) -> None:
+        self._screen.title("The next audit")
+        plan = self._audit()
+        for line in self._told:
+            self._screen.say("  " + line)
+        indicators = self._indicators(plan)
+        self._claim(
+            "the second plan is empty and no unit is over quota",
+            not self._action_rows(plan)
+            and indicators["excess_units_before"] == 0,
+        )
+
+    def _conclude(self) -> bool:
+        if self._broken:
+            self._screen.error(f"{len(self._broken)} claims did not hold.")
+            return False
+        self._screen.say("Every claim above was checked, and holds.")
+        return True
+
+    # Watcher, through its command line.
+
+    def _audit(self) -> str:
+        """Create an audit and wait for it; its action plan's uuid."""
+        mark = self._cloud.watcher.log_mark()
+        audit = self._openstack(
+            "optimize", "audit", "create", "-a", _TEMPLATE,
+            "-f", "value", "-c", "UUID",
+        ).strip()  # fmt: skip
+        state = self._wait("audit", audit)
+        self._told = _own_lines(self._cloud.watcher.log(mark))
+        self._claim(f"the audit {state}", state == "SUCCEEDED")
+        rows = json.loads(
+            self._openstack(
+                "optimize", "actionplan", "list", "--audit", audit,
+                "-f", "json", quiet=True,
+            )  # fmt: skip
+        )
+        return str(rows[0]["UUID"])
+
+    def _action_rows(self, plan: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = json.loads(
+            self._openstack(
+                "optimize", "action", "list", "--action-plan", plan,
+                "-f", "json", quiet=True,
+            )  # fmt: skip
+        )
+        return rows
+
+    def _actions(self, plan: str) -> list[dict[str, str]]:
+        """The parameters of a plan's migrations, by instance name."""
+        watcher = self._cloud.adapter("infra-optim")
+        listed = watcher.get(
+            "/actions/detail", params={"action_plan_uuid": plan}
+        ).json()["actions"]
+        found = [action["input_parameters"] for action in listed]
+        return sorted(found, key=lambda a: str(a["resource_name"]))
+
+    def _indicators(self, plan: str) -> dict[str, float]:
+        watcher = self._cloud.adapter("infra-optim")
+        shown = watcher.get(f"/action_plans/{plan}").json()
+        return {i["name"]: i["value"] for i in shown["efficacy_indicators"]}
+
+    def _wait(self, kind: str, uuid: str) -> str:
+        """Wait until an audit or action plan has ended; its state."""
+        shown = self._screen.progress
+        shown(f"waiting for the {kind}")
+        return _poll(
+            lambda: str(
+                self._cloud.adapter("infra-optim")
+                .get(f"/{_COLLECTIONS[kind]}/{uuid}")
+                .json()["state"]
+            ),
+            f"{kind} {uuid}",
+        )
+
+    def _openstack(self, *words: str, quiet: bool = False) -> str:
+        """Run an ``openstack`` command, printed as it is run."""
+        self._screen.command(["openstack", *words])
+        client = pathlib.Path(sys.executable).parent / "openstack"
+        done = subprocess.run(
+            [str(client), *words],
+            env={**os.environ, **self._cloud.environment()},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise CommandError(
+                f"openstack {' '.join(words)}: {done.stderr.strip()[-800:]}"
+            )
+        if not quiet:
+            self._screen.output(done.stdout)
+        return done.stdout
+
+    # The truth, from Placement itself.
+
+    def _usage(self, host: str) -> dict[str, tuple[int, int]]:
+        """{class: (used, capacity)} of a host's root provider."""
+        placement = self._cloud.placement
+        base = f"/resource_providers/{self._cloud.provider_uuid(host)}"
+        inventories = placement.get(f"{base}/inventories").json()
+        usages = placement.get(f"{base}/usages").json()["usages"]
+        return {
+            name: (
+                usages.get(name, 0),
+                int((i["total"] - i["reserved"]) * i["allocation_ratio"]),
+            )
+            for name, i in inventories["inventories"].items()
+        }
+
+    def _gold(self, host: str) -> tuple[int, int]:
+        return self._usage(host)[tiers_conf.default_class("gold")]
+
+    def _over_capacity(self) -> list[str]:
+        return [
+            f"{host.name} {name}"
+            for host in self._cloud.spec.hosts
+            for name, (used, capacity) in self._usage(host.name).items()
+            if used > capacity
+        ]
+
+    def _see(self, title: str) -> None:
+        """The host x tier table, as the strategy sees the cloud."""
+        connected = self._cloud.connection()
+        cluster: model.Cluster = cloud_source.Reader(connected).get_cluster(
+            self._whole_cloud, tiers_conf.read(cfg.ConfigOpts())
+        )
+        verdict = diagnosis.diagnose(cluster, parameters.Parameters.of())
+        self._screen.table(title, report.host_rows(cluster, verdict))
+
+    def _whole_cloud(self) -> compute_model.Scope:
+        return compute_model.Scope(
+            hosts=frozenset(host.uuid for host in self._cloud.spec.hosts),
+            instances={},
+        )
+
+    def _claim(self, text: str, held: bool) -> None:
+        self._screen.claim(text, held)
+        if not held:
+            self._broken.append(text)
+
+
+_COLLECTIONS = {"audit": "audits", "actionplan": "action_plans"}
+_ENDED = ("SUCCEEDED", "FAILED", "CANCELLED", "SUSPENDED", "SUPERSEDED")
+
+
+def _poll(state: Callable[[], str], what: str) -> str:
+    deadline = time.monotonic() + _DEADLINE_SECONDS
+    while (now := state()) not in _ENDED:
+        if time.monotonic() > deadline:
+            raise CommandError(
+                f"{what} is still {now} after {_DEADLINE_SECONDS} s"
+            )
+        time.sleep(0.5)
+    return now
+
+
+def _own_lines(log: str) -> list[str]:
+    """What the strategy itself logged, without the log's decoration."""
+    marker = "watcher_cputier.strategies"
+    return [
+        line.partition("] ")[2]
+        for line in log.splitlines()
+        if marker in line and "] " in line
+    ]
