@@ -23,6 +23,8 @@ Rules (contract of the design, section 8):
 * A host without the tier's inventory and without a policy quota has an
   *unknown* quota: no excess, no target, its instances of that tier are
   reported.
+* In single-class mode the host's share capacity is the quota of all tiers
+  together; a tier has a quota of its own only by policy. Units are shares.
 * Drain = quota 0 of all tiers: every tier inventory of the host has
   capacity 0 (``reserved = total``), or the audit names the host, or asks
   for hosts with a disabled service. ``total = 1`` is quota 1.
@@ -47,7 +49,9 @@ class Quota:
 
     :param capacity: Placement's, of the class; None without inventory
     :param policy: the audit's quota in units; None if it sets none
-    :param units: the quota; None where it is unknown
+    :param units: the quota; None where it is unknown or there is none
+    :param unlimited: whether there is none: a tier in single-class mode
+        without a policy quota
     """
 
     host: str
@@ -56,12 +60,14 @@ class Quota:
     policy: int | None
     units: int | None
     drained: bool = False
+    unlimited: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Excess:
     """A host that holds more of a tier than its quota.
 
+    :param tier: the account: a tier, or the class in single-class mode
     :param held: units that instances hold there
     :param quota: units that they may hold
     """
@@ -81,7 +87,7 @@ class Excess:
 class Diagnosis:
     """The verdict on every host in scope.
 
-    :param quotas: {(host, tier): quota} of every host in scope and tier
+    :param quotas: {(host, account): quota} of every host in scope
     :param excesses: by tier rank, then units (largest first), then host
     :param drained: {host: why}
     :param without_placement: whether policy quotas alone are enforced
@@ -122,11 +128,11 @@ def diagnose(
     without = not cluster.tier_classes
     drained = _drained(cluster, scoped, params)
     quotas = {
-        (host.name, tier.name): _quota(
-            cluster, host, tier, params, host.name in drained
+        (host.name, account): _quota(
+            cluster, host, account, params, host.name in drained
         )
         for host in scoped
-        for tier in cluster.tiers
+        for account in cluster.accounts
     }
     excesses = [
         Excess(host=host, tier=tier, held=held, quota=quota.units)
@@ -134,8 +140,8 @@ def diagnose(
         if quota.units is not None
         and (held := cluster.held.get((host, tier), 0)) > quota.units
     ]
-    rank = {tier.name: tier.rank for tier in cluster.tiers}
-    excesses.sort(key=lambda e: (rank[e.tier], e.tier, -e.units, e.host))
+    rank = {account: i for i, account in enumerate(cluster.accounts)}
+    excesses.sort(key=lambda e: (rank[e.tier], -e.units, e.host))
     return Diagnosis(
         quotas=model.frozen_map(quotas),
         excesses=tuple(excesses),
@@ -144,6 +150,39 @@ def diagnose(
         findings=tuple(
             _findings(cluster, scoped, params, quotas, drained, without)
         ),
+    )
+
+
+def hosts_to_detail(
+    cluster: model.Cluster, params: parameters.Parameters
+) -> frozenset[str]:
+    """Uuids of hosts whose totals or allocations a diagnosis turns on.
+
+    Those that must shed, and, where percentages are of the shared CPUs, all
+    in scope.
+
+    :raises TierError: as :func:`diagnose` does
+    """
+    if _needs_totals(cluster, params):
+        return frozenset(h.uuid for h in cluster.hosts if h.in_scope)
+    found = diagnose(cluster, params)
+    shedding = {excess.host for excess in found.excesses}
+    return frozenset(h.uuid for h in cluster.hosts if h.name in shedding)
+
+
+def _needs_totals(
+    cluster: model.Cluster, params: parameters.Parameters
+) -> bool:
+    """Whether some quota is a percentage of a tier without inventories."""
+    unplaced = {
+        tier.name
+        for tier in cluster.tiers
+        if tier.resource_class not in cluster.tier_classes
+    }
+    return any(
+        quota.millipercent is not None and tier in unplaced
+        for quotas in (params.quotas, *params.quotas_by_host.values())
+        for tier, quota in quotas.items()
     )
 
 
@@ -193,15 +232,18 @@ def _check_tiers(
 def _quota(
     cluster: model.Cluster,
     host: model.Host,
-    tier: model.Tier,
+    account: str,
     params: parameters.Parameters,
     drained: bool,
 ) -> Quota:
-    capacity = host.capacity(tier.resource_class)
-    asked = params.policy(host.name, tier.name)
+    tier = cluster.tier_by_name.get(account)
+    name = tier.resource_class if tier else account
+    capacity = host.capacity(name)
     # Where the class exists nowhere, a percentage is of the shared CPUs.
-    placed = tier.resource_class in cluster.tier_classes
-    base = capacity if placed else host.shared_cpus
+    base = capacity if name in cluster.tier_classes else host.shared_cpus
+    if tier and cluster.shares_class is not None:
+        capacity = None
+    asked = params.policy(host.name, account)
     policy = None
     if asked is not None and (asked.units is not None or base is not None):
         policy = asked.of_capacity(base or 0)
@@ -211,11 +253,16 @@ def _quota(
         units = 0
     return Quota(
         host=host.name,
-        tier=tier.name,
+        tier=account,
         capacity=capacity,
         policy=policy,
         units=units,
         drained=drained,
+        unlimited=(
+            units is None
+            and tier is not None
+            and cluster.shares_class is not None
+        ),
     )
 
 
@@ -246,21 +293,25 @@ def _findings(
             )
     for host in hosts:
         here = cluster.instances_by_host.get(host.name, ())
-        for tier in cluster.tiers:
-            if quotas[host.name, tier.name].units is not None:
+        for account in cluster.accounts:
+            quota = quotas[host.name, account]
+            if quota.units is not None or quota.unlimited:
                 continue
-            strays = [i.name for i in here if i.tier == tier.name]
+            strays = [
+                i.name for i in here if account in cluster.accounts_of(i)
+            ]
+            tier = cluster.tier_by_name.get(account)
             if strays:
                 yield model.Finding(
                     kind="unknown_quota",
                     subject=host.name,
                     text=f"Host {host.name} has no inventory of "
-                    f"{tier.resource_class} and no policy quota for "
-                    f"{tier.name}: its {tier.name} instances "
+                    f"{tier.resource_class if tier else account} and no "
+                    f"policy quota for {account}: its {account} instances "
                     f"({', '.join(strays)}) are not judged. Report the "
                     "class from its provider.yaml, or set quotas_by_host.",
                 )
-        untiered = [i.name for i in here if i.tier is None]
+        untiered = [i.name for i in here if not cluster.accounts_of(i)]
         if host.name in drained and untiered:
             yield model.Finding(
                 kind="untiered_on_drained_host",

@@ -65,14 +65,23 @@ class Tier:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """One resource class of one provider, as Placement accounts for it."""
+    """One resource class of one provider, as Placement accounts for it.
 
-    total: int
+    Placement's bulk answers tell the capacity alone; the other numbers are
+    read where a decision needs them.
+
+    :param total: None where only the capacity is known
+    :param known_capacity: what Placement calls the capacity, where it was
+        told instead of computed
+    """
+
+    total: int | None = None
     reserved: int = 0
     allocation_ratio: float = 1.0
     min_unit: int = 1
     max_unit: int = 2147483647
     step_size: int = 1
+    known_capacity: int | None = None
 
     @property
     def capacity(self) -> int:
@@ -81,7 +90,15 @@ class Inventory:
         Not rounded, for Placement does not round either: 100 x 1.15 is
         114.999... there too, and the 115th unit is refused.
         """
-        return max(0, int((self.total - self.reserved) * self.allocation_ratio))
+        if self.known_capacity is not None:
+            return self.known_capacity
+        units = ((self.total or 0) - self.reserved) * self.allocation_ratio
+        return max(0, int(units))
+
+    @property
+    def detailed(self) -> bool:
+        """Whether min_unit, max_unit and step_size are known."""
+        return self.total is not None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +223,31 @@ class Flavor:
         return frozen_map(total)
 
     @functools.cached_property
+    def request(self) -> tuple[tuple[str, str], ...]:
+        """The request as ``GET /allocation_candidates`` words it.
+
+        Parameter names with their values, sorted; equal for flavors that
+        ask Placement for the same.
+        """
+        found = []
+        for group in self.groups:
+            classes = sorted(group.resources.items())
+            traits = [
+                *sorted(group.required_traits),
+                *(f"!{name}" for name in sorted(group.forbidden_traits)),
+            ]
+            for name, values in (
+                ("resources", [f"{c}:{n}" for c, n in classes]),
+                ("required", traits),
+            ):
+                if values:
+                    found.append((name + group.suffix, ",".join(values)))
+        policy = self.extra_specs.get("group_policy")
+        if policy:
+            found.append(("group_policy", policy))
+        return tuple(sorted(found))
+
+    @functools.cached_property
     def required_traits(self) -> frozenset[str]:
         """Traits that some group requires."""
         return frozenset().union(*(g.required_traits for g in self.groups))
@@ -300,6 +342,29 @@ class Finding:
     text: str
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """Which hosts Placement itself would let a request go to.
+
+    It carries what capacities do not tell: max_unit, min_unit, step_size.
+
+    :param hosts: uuids of the hosts that it offers
+    :param refused: uuids of hosts that were asked for one by one, in vain
+    :param complete: whether a host in neither set is refused too; not so
+        where the server limits the number of candidates
+    """
+
+    hosts: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()
+    complete: bool = True
+
+    def verdict(self, host: str) -> bool | None:
+        """Whether a host is offered; None where that is not known."""
+        if host in self.hosts:
+            return True
+        return False if self.complete or host in self.refused else None
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cluster:
     """The cloud at one moment.
@@ -307,10 +372,14 @@ class Cluster:
     :param tiers: by rank, then name
     :param hosts: by name, in and out of scope
     :param instances: by (name, uuid)
-    :param held: {(host name, tier name): units that instances hold there},
+    :param held: {(host name, account): units that instances hold there},
         Placement's count less what migrations in flight hold
     :param tier_classes: the tiers' classes that some host has; empty in a
         cloud that enforces without Placement
+    :param shares_class: the one class that all tiers draw on in
+        single-class mode, in multiples; None with a class per tier
+    :param admissions: {request of a flavor: what Placement says to it};
+        a request that is not here was not asked for
     :param findings: what was odd while reading
     """
 
@@ -321,9 +390,33 @@ class Cluster:
         default_factory=frozen_map
     )
     tier_classes: frozenset[str] = frozenset()
+    shares_class: str | None = None
     aggregates: tuple[Aggregate, ...] = ()
     server_groups: tuple[ServerGroup, ...] = ()
+    admissions: Mapping[tuple[tuple[str, str], ...], Admission] = (
+        dataclasses.field(default_factory=frozen_map)
+    )
     findings: tuple[Finding, ...] = ()
+
+    @functools.cached_property
+    def accounts(self) -> tuple[str, ...]:
+        """What has a quota: each tier, and in single-class mode the class.
+
+        In single-class mode Placement's capacity limits all tiers together;
+        a tier of its own is limited by policy alone.
+        """
+        names = tuple(tier.name for tier in self.tiers)
+        return names if self.shares_class is None else (
+            *names,
+            self.shares_class,
+        )
+
+    def accounts_of(self, instance: Instance) -> tuple[str, ...]:
+        """The accounts that an instance's units count against."""
+        found = () if instance.tier is None else (instance.tier,)
+        if self.shares_class is None or not instance.units:
+            return found
+        return (*found, self.shares_class)
 
     @functools.cached_property
     def tier_by_name(self) -> Mapping[str, Tier]:

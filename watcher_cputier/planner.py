@@ -35,7 +35,9 @@ two of its migrations in flight together, and whichever of them fail.
 
 The published lower bound is the cover bound: the fewest instances of each
 host and tier whose units make up the excess that the plan removes there. An
-instance belongs to one host and tier, so the sum is valid.
+instance belongs to one host and tier, so the sum over tiers is valid. In
+single-class mode it also counts against the class of all tiers, so that of
+the two covers of a host, by tier and by class, the larger one counts.
 
 ``max_migrations`` keeps the most valuable moves: higher tiers first, then
 the most relief per migration. The rest is deferred to the next audit.
@@ -165,9 +167,9 @@ class Ledger:
         """Units of a class in use on a provider, arrivals included."""
         return self._used.get((provider_uuid, resource_class), 0)
 
-    def held(self, host: str, tier: str) -> int:
-        """Units of a tier on a host, arrivals included."""
-        return self._held.get((host, tier), 0)
+    def held(self, host: str, account: str) -> int:
+        """Units of an account on a host, arrivals included."""
+        return self._held.get((host, account), 0)
 
     def members(self, group: model.ServerGroup, host: str) -> int:
         """Members of a server group on a host, arrivals included."""
@@ -183,9 +185,9 @@ class Ledger:
         charge = capacity.charge(self, instance.flavor, target) or {}
         for key, amount in charge.items():
             self._used[key] = self._used.get(key, 0) + amount
-        if instance.tier is not None:
-            asked = capacity.units_asked(cluster, instance)
-            here = (target.name, instance.tier)
+        asked = capacity.units_asked(cluster, instance)
+        for account in cluster.accounts_of(instance):
+            here = (target.name, account)
             self._held[here] = self._held.get(here, 0) + asked
         group = cluster.group_by_member.get(instance.uuid)
         if group is not None:
@@ -247,11 +249,11 @@ def plan(
     unresolved: list[Unresolved] = []
     before = {(e.host, e.tier): e.units for e in diagnosis.excesses}
     after = dict(before)
-    for tier in cluster.tiers:
+    for account in cluster.accounts:
         work = [
-            _open(cluster, excess)
+            _open(cluster, excess, found)
             for excess in diagnosis.excesses
-            if excess.tier == tier.name
+            if excess.tier == account
         ]
         found += _sweep(cluster, diagnosis, params, ledger, work)
         unresolved += [
@@ -261,7 +263,10 @@ def plan(
     limit = params.max_migrations or len(found)
     kept, deferred = found[:limit], found[limit:]
     for migration in kept:
-        after[migration.source, migration.tier] -= migration.units
+        for account in cluster.accounts_of(migration.instance):
+            key = (migration.source, account)
+            if key in after:
+                after[key] -= migration.units
     after = {key: max(0, units) for key, units in after.items()}
     return Plan(
         migrations=tuple(kept),
@@ -273,9 +278,23 @@ def plan(
     )
 
 
-def _open(cluster: model.Cluster, excess: diagnosing.Excess) -> _Open:
+def _open(
+    cluster: model.Cluster,
+    excess: diagnosing.Excess,
+    leaving: Iterable[Migration],
+) -> _Open:
+    """Start on an excess, less what leaves the host for another account."""
+    left = excess.units
+    gone = set()
+    for migration in leaving:
+        if excess.tier in cluster.accounts_of(migration.instance):
+            gone.add(migration.instance.uuid)
+            if migration.source == excess.host:
+                left -= migration.units
     candidates, refusals = [], []
-    for instance in _of_tier(cluster, excess.host, excess.tier):
+    for instance in _holders(cluster, excess.host, excess.tier):
+        if instance.uuid in gone:
+            continue
         rejection = constraints.reject_instance(cluster, instance)
         if rejection is None:
             candidates.append(instance)
@@ -289,20 +308,20 @@ def _open(cluster: model.Cluster, excess: diagnosing.Excess) -> _Open:
             )
     return _Open(
         excess=excess,
-        left=excess.units,
+        left=left,
         candidates=candidates,
         refusals=refusals,
     )
 
 
-def _of_tier(
-    cluster: model.Cluster, host: str, tier: str
+def _holders(
+    cluster: model.Cluster, host: str, account: str
 ) -> list[model.Instance]:
-    """Instances that hold units of a tier on a host."""
+    """Instances that hold units of an account on a host."""
     return [
         instance
         for instance in cluster.instances_by_host.get(host, ())
-        if instance.tier == tier and instance.units > 0
+        if account in cluster.accounts_of(instance) and instance.units > 0
     ]
 
 
@@ -382,7 +401,7 @@ def _best_target(
         # Rounded, so that the order of a sum does not decide a tie.
         rank = (
             -round(weight.value, 9),
-            _utilisation(diagnosis, ledger, instance, host),
+            _utilisation(cluster, diagnosis, ledger, instance, host),
             host.name,
         )
         ranked.append((rank, host, weight))
@@ -427,18 +446,19 @@ def _allowed(
 
 
 def _utilisation(
+    cluster: model.Cluster,
     diagnosis: diagnosing.Diagnosis,
     ledger: Ledger,
     instance: model.Instance,
     host: model.Host,
 ) -> float:
-    """Share of the tier's quota that is taken on a host."""
-    if instance.tier is None:
-        return 0.0
-    quota = diagnosis.quota(host.name, instance.tier)
-    if not quota:
-        return 1.0
-    return round(ledger.held(host.name, instance.tier) / quota, 9)
+    """The largest share of a quota that is taken on a host."""
+    shares = [
+        ledger.held(host.name, account) / quota if quota else 1.0
+        for account in cluster.accounts_of(instance)
+        if (quota := diagnosis.quota(host.name, account)) is not None
+    ]
+    return round(max(shares, default=0.0), 9)
 
 
 def _value(
@@ -446,8 +466,7 @@ def _value(
 ) -> tuple[object, ...]:
     """Sort key: the most valuable migration first (law L6)."""
     return (
-        cluster.tier_by_name[migration.tier].rank,
-        migration.tier,
+        cluster.accounts.index(migration.tier),
         -migration.relief,
         migration.source,
         *migration.instance.sort_key,
@@ -472,13 +491,17 @@ def _cover_bound(
     before: Mapping[tuple[str, str], int],
     after: Mapping[tuple[str, str], int],
 ) -> int:
-    return sum(
-        cover_count(
-            (i.units for i in _of_tier(cluster, host, tier)),
-            units - after[host, tier],
+    by_host: dict[str, tuple[int, int]] = {}
+    for (host, account), units in before.items():
+        sizes = (i.units for i in _holders(cluster, host, account))
+        count = cover_count(sizes, units - after[host, account])
+        tiers, pool = by_host.get(host, (0, 0))
+        by_host[host] = (
+            (tiers, count)
+            if account == cluster.shares_class
+            else (tiers + count, pool)
         )
-        for (host, tier), units in before.items()
-    )
+    return sum(max(tiers, pool) for tiers, pool in by_host.values())
 
 
 def cover_count(sizes: Iterable[int], units: int) -> int:
@@ -493,3 +516,17 @@ def cover_count(sizes: Iterable[int], units: int) -> int:
         units -= size
         count += 1
     return count
+
+
+def excess_units(
+    excess: Mapping[tuple[str, str], int], tiers: Iterable[str]
+) -> int:
+    """Units over quota, each counted once."""
+    names = set(tiers)
+    by_host: dict[str, tuple[int, int]] = {}
+    for (host, account), units in excess.items():
+        own, pool = by_host.get(host, (0, 0))
+        by_host[host] = (
+            (own + units, pool) if account in names else (own, pool + units)
+        )
+    return sum(max(pair) for pair in by_host.values())

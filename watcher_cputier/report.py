@@ -88,8 +88,9 @@ def summary(
             f"Nothing to do: none of {scoped} hosts is over its quota of "
             f"{tiers}"
         )
-    before = sum(plan.excess_before.values())
-    after = sum(plan.excess_after.values())
+    tiers = cluster.tier_by_name
+    before = planner.excess_units(plan.excess_before, tiers)
+    after = planner.excess_units(plan.excess_after, tiers)
     count = len(plan.migrations)
     text = (
         f"{count} migration{'' if count == 1 else 's'} take the units over "
@@ -116,18 +117,22 @@ def host_rows(
     cluster: model.Cluster, diagnosis: diagnosing.Diagnosis
 ) -> list[list[str]]:
     """The host x tier table: held/quota, and what is wrong (R77)."""
-    rows = [["host", *(tier.name for tier in cluster.tiers), "state"]]
+    rows = [["host", *cluster.accounts, "state"]]
     for host in cluster.hosts:
         if not host.in_scope:
             continue
         cells = []
         over = []
-        for tier in cluster.tiers:
-            held = cluster.held.get((host.name, tier.name), 0)
-            quota = diagnosis.quota(host.name, tier.name)
-            cells.append(f"{held}/{'?' if quota is None else quota}")
-            if quota is not None and held > quota:
-                over.append(f"{tier.name} +{held - quota}")
+        for account in cluster.accounts:
+            held = cluster.held.get((host.name, account), 0)
+            quota = diagnosis.quotas[host.name, account]
+            cells.append(
+                str(held)
+                if quota.unlimited
+                else f"{held}/{'?' if quota.units is None else quota.units}"
+            )
+            if quota.units is not None and held > quota.units:
+                over.append(f"{account} +{held - quota.units}")
         state = [f"over: {', '.join(over)}"] if over else ["ok"]
         if host.name in diagnosis.drained:
             state.append("drained")

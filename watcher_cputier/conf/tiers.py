@@ -16,6 +16,7 @@ The decision engine and the command lines read the same options. A tier is
 added by naming it and giving it a section; nothing else knows its name.
 """
 
+import dataclasses
 import re
 
 from oslo_config import cfg
@@ -40,6 +41,43 @@ Names of the service tiers, highest first.
 Each tier may have a section ``[cputier_tier_<name>]``. Gold, silver and
 bronze have built-in defaults (512, 333 and 167 shares per vCPU); any other
 tier has to say at least its ``cpu_shares``.
+""",
+    ),
+    cfg.StrOpt(
+        "mode",
+        default="auto",
+        choices=[
+            ("auto", "Whichever of the two the cloud's inventories show."),
+            ("classes", "One resource class per tier."),
+            (
+                "shares",
+                "One class for all tiers, requested in multiples: vCPUs "
+                "times the tier's multiplier.",
+            ),
+        ],
+        help="""
+How tiers are counted in Placement.
+""",
+    ),
+    cfg.StrOpt(
+        "shares_class",
+        regex=r"^[A-Z0-9_]+$",
+        help="""
+The resource class of single-class mode.
+
+Without it ``VCPU_SHARES`` or ``CUSTOM_VCPU_SHARES`` is taken, whichever some
+host has.
+""",
+    ),
+    cfg.IntOpt(
+        "read_timeout_seconds",
+        default=300,
+        min=1,
+        help="""
+Time budget for reading the cloud.
+
+An audit that could not read Nova and Placement within it fails and says
+where the time went.
 """,
     ),
     cfg.StrOpt(
@@ -142,6 +180,45 @@ def default_tier(conf: cfg.ConfigOpts) -> str | None:
     """The tier of instances whose flavor names none; None if untiered."""
     name: str | None = conf[GROUP].default_tier
     return name
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue:
+    """What the configuration says about tiers.
+
+    :param tiers: by rank, then name
+    :param default_tier: of instances whose flavor names none
+    :param mode: ``auto``, ``classes`` or ``shares``
+    :param shares_class: of single-class mode, if it has a name of its own
+    :param read_timeout_seconds: time budget for reading the cloud
+    """
+
+    tiers: tuple[model.Tier, ...]
+    default_tier: str | None
+    mode: str
+    shares_class: str | None
+    read_timeout_seconds: int
+
+
+def catalogue(conf: cfg.ConfigOpts) -> Catalogue:
+    """The tiers and how they are counted.
+
+    :raises ConfigurationError: as :func:`read` does
+    """
+    tiers = read(conf)
+    try:
+        group = conf[GROUP]
+        return Catalogue(
+            tiers=tiers,
+            default_tier=group.default_tier,
+            mode=group.mode,
+            shares_class=group.shares_class,
+            read_timeout_seconds=group.read_timeout_seconds,
+        )
+    except cfg.ConfigFileValueError as exc:
+        raise errors.ConfigurationError(
+            str(exc), where="watcher.conf"
+        ) from exc
 
 
 def _read_tier(conf: cfg.ConfigOpts, position: int, name: str) -> model.Tier:

@@ -55,6 +55,7 @@ TARGET_RULES: tuple[proposal.TargetRule, ...] = (
     host.in_service,
     quota.within_quota,
     capacity.fits,
+    capacity.offered,
     aggregates.in_zone,
     aggregates.matches_extra_specs,
     aggregates.admits_by_trait,

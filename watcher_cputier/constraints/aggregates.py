@@ -54,7 +54,7 @@ def matches_extra_specs(
             continue
         key = name.removeprefix(_SCOPE)
         values = metadata.get(key, set())
-        if any(specs_matcher.match(value, wanted) for value in values):
+        if any(_matches(value, wanted) for value in values):
             continue
         return proposal.Rejection(
             rule="matches_extra_specs",
@@ -62,6 +62,15 @@ def matches_extra_specs(
             requirement="R41",
         )
     return None
+
+
+def _matches(value: str, wanted: str) -> bool:
+    """Whether metadata meets a flavor's requirement, as Nova compares."""
+    try:
+        return bool(specs_matcher.match(value, wanted))
+    except ValueError:
+        # A number is asked for, and this is none.
+        return False
 
 
 def admits_by_trait(move: proposal.Proposal) -> proposal.Rejection | None:
@@ -82,19 +91,21 @@ def admits_by_trait(move: proposal.Proposal) -> proposal.Rejection | None:
 
 
 def admits_project(move: proposal.Proposal) -> proposal.Rejection | None:
-    """An aggregate kept for some projects takes only theirs."""
+    """A host whose aggregates are kept for some projects takes theirs only.
+
+    The projects of all its aggregates count together, as in Nova.
+    """
+    kept_by = []
+    projects: set[str] = set()
     for aggregate in move.cluster.aggregates_of(move.target):
-        projects = {
-            part.strip()
-            for key, value in aggregate.metadata.items()
-            if key.startswith(_PROJECT_KEY)
-            for part in value.split(",")
-        }
-        if projects and move.instance.project not in projects:
-            return proposal.Rejection(
-                rule="admits_project",
-                reason=f"its aggregate {aggregate.name} is kept for other "
-                "projects",
-                requirement="R41",
-            )
-    return None
+        for key, value in aggregate.metadata.items():
+            if key.startswith(_PROJECT_KEY):
+                kept_by.append(aggregate.name)
+                projects.update(part.strip() for part in value.split(","))
+    if not projects or move.instance.project in projects:
+        return None
+    return proposal.Rejection(
+        rule="admits_project",
+        reason=f"{', '.join(kept_by)} keeps it for other projects",
+        requirement="R41",
+    )

@@ -39,14 +39,17 @@ Charge = Mapping[tuple[str, str], int]
 
 
 def units_asked(cluster: model.Cluster, instance: model.Instance) -> int:
-    """Units of its tier that an instance takes on a new host.
+    """Units of its accounts that an instance takes on a new host.
 
     A migration claims what the flavor asks for, which may differ from what
     the instance holds where its flavor changed without a resize.
     """
-    if instance.tier is None:
+    if instance.tier is not None:
+        name = cluster.tier_by_name[instance.tier].resource_class
+    elif cluster.shares_class is not None:
+        name = cluster.shares_class
+    else:
         return 0
-    name = cluster.tier_by_name[instance.tier].resource_class
     return instance.flavor.resources.get(name, instance.units)
 
 
@@ -55,6 +58,24 @@ def fits(move: proposal.Proposal) -> proposal.Rejection | None:
     if charge(move.occupancy, move.instance.flavor, move.target) is not None:
         return None
     return _explain(move)
+
+
+def offered(move: proposal.Proposal) -> proposal.Rejection | None:
+    """Placement itself offers the target for the request.
+
+    Where it was not asked yet this says nothing: a plan's targets are asked
+    for before the plan is emitted.
+    """
+    admission = move.cluster.admissions.get(move.instance.flavor.request)
+    if admission is None or admission.verdict(move.target.uuid) is not False:
+        return None
+    return proposal.Rejection(
+        rule="offered",
+        reason="Placement does not offer it for the flavor's request, "
+        "although the units are free: max_unit, min_unit or step_size of one "
+        "of its inventories does not admit the amount",
+        requirement="R22",
+    )
 
 
 def charge(

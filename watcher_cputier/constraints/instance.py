@@ -180,7 +180,13 @@ def releasable(
 
 
 def unit_limit(inventory: model.Inventory, amount: int) -> str:
-    """The unit rule of an inventory that an amount breaks; else empty."""
+    """The unit rule of an inventory that an amount breaks; else empty.
+
+    Where the rules were not read, Placement's own word on the request
+    (:class:`~watcher_cputier.model.Admission`) stands for them.
+    """
+    if not inventory.detailed:
+        return ""
     if amount > inventory.max_unit:
         return f"max_unit is {inventory.max_unit}"
     if amount < inventory.min_unit:

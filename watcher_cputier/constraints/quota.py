@@ -17,35 +17,37 @@ from watcher_cputier.constraints import proposal
 
 
 def within_quota(move: proposal.Proposal) -> proposal.Rejection | None:
-    """The target keeps its quota of the instance's tier, drains included.
+    """The target keeps its quotas of what the instance counts against.
 
-    An untiered instance is no matter of quotas.
+    Drains are quotas of 0. An instance without units is no matter of
+    quotas.
     """
-    tier = move.instance.tier
-    if tier is None:
-        return None
     name = move.target.name
-    quota = move.diagnosis.quota(name, tier)
-    if quota is None:
-        return proposal.Rejection(
-            rule="within_quota",
-            reason=f"its quota of {tier} is unknown: it reports no inventory "
-            "of the class",
-            requirement="R6",
-        )
-    if name in move.diagnosis.drained:
+    accounts = move.cluster.accounts_of(move.instance)
+    if accounts and name in move.diagnosis.drained:
         return proposal.Rejection(
             rule="within_quota",
             reason=f"it is drained: {move.diagnosis.drained[name]}",
             requirement="R6",
         )
     asked = capacity.units_asked(move.cluster, move.instance)
-    held = move.occupancy.held(name, tier)
-    if held + asked <= quota:
-        return None
-    return proposal.Rejection(
-        rule="within_quota",
-        reason=f"{held} of {quota} {tier} units are taken, {asked} more are "
-        "asked for",
-        requirement="R6",
-    )
+    for account in accounts:
+        quota = move.diagnosis.quotas.get((name, account))
+        if quota is None or quota.unlimited:
+            continue
+        if quota.units is None:
+            return proposal.Rejection(
+                rule="within_quota",
+                reason=f"its quota of {account} is unknown: it reports no "
+                "inventory of the class",
+                requirement="R6",
+            )
+        held = move.occupancy.held(name, account)
+        if held + asked > quota.units:
+            return proposal.Rejection(
+                rule="within_quota",
+                reason=f"{held} of {quota.units} {account} units are taken, "
+                f"{asked} more are asked for",
+                requirement="R6",
+            )
+    return None

@@ -18,6 +18,9 @@ that no record explains rather than missed.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterable
+import dataclasses
+import time
 from typing import Any
 
 from openstack import connection as sdk
@@ -25,6 +28,7 @@ from oslo_config import cfg
 
 from watcher_cputier import errors
 from watcher_cputier import model
+from watcher_cputier.conf import tiers as tiers_conf
 from watcher_cputier.datasources import compute_model
 from watcher_cputier.datasources import nova
 from watcher_cputier.datasources import placement
@@ -97,25 +101,88 @@ class Reader:
     def get_cluster(
         self,
         scope: Callable[[], compute_model.Scope],
-        tiers: tuple[model.Tier, ...],
-        default_tier: str | None = None,
+        catalogue: tiers_conf.Catalogue,
         *,
         refresh: Callable[[], None] | None = None,
+        details: Callable[[model.Cluster], Iterable[str]] | None = None,
     ) -> model.Cluster:
         """Read and put together the whole picture.
 
         :param scope: gives the audit's scope, called again after a refresh
+        :param catalogue: the tiers
         :param refresh: synchronises Watcher's model; called once, if hosts
             in scope hold servers that it does not know
+        :param details: names the hosts (uuids) whose totals, unit rules and
+            allocations the decision turns on, besides those in doubt
         :raises TierError: if it cannot look
         """
+        deadline = time.monotonic() + catalogue.read_timeout_seconds
+        for one in (self.nova.service, self.placement.service):
+            one.deadline = deadline
         self.check_access()
         scoped = scope()
         cloud = self.nova.get_cloud()
         if refresh is not None and snapshot.strangers(scoped, cloud):
             refresh()
             scoped = scope()
-        providers = self.placement.get_providers()
-        return snapshot.assemble(
-            scoped, cloud, providers, tiers, default_tier
+        providers = self.placement.get_survey(c.uuid for c in cloud.computes)
+
+        def assemble() -> model.Cluster:
+            return snapshot.assemble(
+                scoped,
+                cloud,
+                providers,
+                catalogue.tiers,
+                catalogue.default_tier,
+                mode=catalogue.mode,
+                shares_class=catalogue.shares_class,
+            )
+
+        cluster = assemble()
+        wanted = snapshot.in_doubt(cluster, cloud)
+        if wanted:
+            providers = self.placement.get_details(providers, wanted)
+            cluster = assemble()
+        more = frozenset(details(cluster) if details else ()) - wanted
+        if more:
+            providers = self.placement.get_details(providers, more)
+            cluster = assemble()
+        return cluster
+
+    @property
+    def cost(self) -> str:
+        """What reading took so far, by service, for the log."""
+        return ", ".join(
+            f"{one.name} {one.tally}"
+            for one in (self.nova.service, self.placement.service)
+        )
+
+    def get_admissions(
+        self,
+        cluster: model.Cluster,
+        proposed: Iterable[tuple[model.Flavor, model.Host]],
+    ) -> model.Cluster:
+        """The cluster with Placement's word on proposed flavors and hosts.
+
+        :returns: the same cluster if it has been asked for all of them
+        :raises ServiceError: if Placement cannot be asked
+        """
+        hosts: dict[tuple[tuple[str, str], ...], set[str]] = {}
+        for flavor, host in proposed:
+            known = cluster.admissions.get(flavor.request)
+            if known is None or known.verdict(host.uuid) is None:
+                hosts.setdefault(flavor.request, set()).add(host.uuid)
+        if not hosts:
+            return cluster
+        admissions = dict(cluster.admissions)
+        for request, uuids in sorted(hosts.items()):
+            known = admissions.get(request)
+            if known is None:
+                known = self.placement.get_admission(request)
+            unclear = [u for u in uuids if known.verdict(u) is None]
+            admissions[request] = self.placement.get_admission(
+                request, known, unclear
+            )
+        return dataclasses.replace(
+            cluster, admissions=model.frozen_map(admissions)
         )

@@ -120,7 +120,7 @@ class Nova:
     """Reader of the compute API."""
 
     def __init__(self, adapter: ksa_adapter.Adapter) -> None:
-        self._service = service.Service(
+        self.service = service.Service(
             adapter, "Nova", MICROVERSION, _POLICIES
         )
 
@@ -140,7 +140,7 @@ class Nova:
             ("/os-migrations", {"limit": 1}),
         ):
             try:
-                self._service.get(path, params)
+                self.service.get(path, params)
             except errors.ServiceError as exc:
                 found.append(exc)
         return found
@@ -169,24 +169,24 @@ class Nova:
     @property
     def _version(self) -> tuple[int, ...]:
         return tuple(
-            int(part) for part in self._service.microversion.split(".")
+            int(part) for part in self.service.microversion.split(".")
         )
 
     def _check_version(self) -> None:
         if self._version < MINIMUM:
             raise errors.ServiceError(
-                f"its newest microversion is {self._service.microversion}",
+                f"its newest microversion is {self.service.microversion}",
                 where="Nova",
                 cure="The rules of server groups need 2.64 (Rocky) or later",
             )
 
     def _get_computes(self) -> tuple[Compute, ...]:
-        listed = self._service.get(
+        listed = self.service.get(
             "/os-services", {"binary": "nova-compute"}
         )
         services = {record["host"]: record for record in listed["services"]}
         found = []
-        for record in self._service.pages(
+        for record in self.service.pages(
             "/os-hypervisors/detail", "hypervisors", {"limit": PAGE}
         ):
             if record.get("hypervisor_type") == "ironic":
@@ -209,7 +209,7 @@ class Nova:
     def _get_servers(self) -> tuple[Server, ...]:
         found = [
             self._server(record)
-            for record in self._service.pages(
+            for record in self.service.pages(
                 "/servers/detail",
                 "servers",
                 {"all_tenants": True, "limit": PAGE},
@@ -249,14 +249,14 @@ class Nova:
                 source=record.get("source_compute") or "",
                 target=record.get("dest_compute") or "",
             )
-            for record in self._service.pages(
+            for record in self.service.pages(
                 "/os-migrations", "migrations", {"limit": PAGE}
             )
         ]
         return tuple(sorted(found, key=lambda m: m.uuid))
 
     def _get_aggregates(self) -> tuple[model.Aggregate, ...]:
-        listed = self._service.get("/os-aggregates")["aggregates"]
+        listed = self.service.get("/os-aggregates")["aggregates"]
         found = [
             model.Aggregate(
                 uuid=record["uuid"],
@@ -272,7 +272,7 @@ class Nova:
     def _get_server_groups(self) -> tuple[model.ServerGroup, ...]:
         found: list[model.ServerGroup] = []
         while True:
-            page = self._service.get(
+            page = self.service.get(
                 "/os-server-groups",
                 {"all_projects": True, "limit": PAGE, "offset": len(found)},
             )["server_groups"]

@@ -12,15 +12,30 @@
 
 """Placement: provider trees, what is allocated on them and to whom.
 
-All numbers come from Placement itself: inventories as they are accounted
-for, allocations by consumer. A provider that changes while it is read is
-told by its generation and read again; after a bounded number of rounds the
-cloud is too busy to be judged on one picture, and the run says so.
+Reading provider by provider costs four requests each. Instead:
+
+* The *survey* reads all trees from the provider summaries of one
+  ``GET /allocation_candidates`` for a class that every host has. They carry
+  capacity, used units, traits and nesting of every provider of every tree
+  with one unit of the class free. Memory is asked for first, for it is
+  hardly ever taken to the last unit; hosts that are left out are looked for
+  with the next class, and read one by one only when every class left them
+  out. So a server-side limit on candidates is noticed, never believed.
+* The *details* (totals, unit rules, allocations by consumer) are read for
+  those trees only that a decision turns on.
+* *Admissions*: whether max_unit, min_unit and step_size let a request onto
+  a host is asked of Placement itself, once per distinct request.
+
+Consistency: the list of providers tells their generations. It is compared
+before and after; a provider that changed meanwhile is read again. After a
+bounded number of rounds the cloud is too busy to be judged on one picture,
+and the run says so instead of planning on a mixed one.
 """
 
 from collections.abc import Iterable, Mapping
 import concurrent.futures
 import dataclasses
+import itertools
 from typing import Any
 
 from keystoneauth1 import adapter as ksa_adapter
@@ -29,13 +44,15 @@ from watcher_cputier import errors
 from watcher_cputier import model
 from watcher_cputier.datasources import service
 
-# 1.20 has generations in every answer that is read here, 1.29 nested trees.
+# 1.29 has nested trees in its summaries, 1.36 is what Nova itself speaks.
 MICROVERSION = "1.36"
 MINIMUM = (1, 29)
 ROUNDS = 4
 WORKERS = 8
+SURVEY_CLASSES = ("MEMORY_MB", "VCPU", "DISK_GB", "PCPU")
 
 _POLICIES = {
+    "allocation_candidates": "placement:allocation_candidates:list",
     "resource_providers": "placement:resource_providers:list",
     "resource_providers/*/inventories": (
         "placement:resource_providers:inventories:list"
@@ -49,34 +66,63 @@ _POLICIES = {
     ),
 }
 
+Allocations = Mapping[str, Mapping[str, int]]
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Providers:
-    """Everything that Placement said.
+    """What Placement said.
 
     :param providers: by name, then uuid
-    :param consumers: {consumer uuid: {provider uuid: {class: units}}}
+    :param consumers: {consumer uuid: {provider uuid: {class: units}}}, of
+        the trees whose allocations were read
+    :param read: root uuids of those trees; None for all of them
+    :param shared: {root uuid: uuids of sharing providers of its aggregates}
+    :param left_out: how many hosts no bulk answer had
+    :param limit: the number of candidates at which the server cut its
+        answer off; None where it did not
     """
 
     providers: tuple[model.Provider, ...]
     consumers: Mapping[str, Mapping[str, Mapping[str, int]]]
+    read: frozenset[str] | None = None
+    shared: Mapping[str, tuple[str, ...]] = dataclasses.field(
+        default_factory=model.frozen_map
+    )
+    left_out: int = 0
+    limit: int | None = None
+
+    def has_read(self, root: str) -> bool:
+        """Whether it is known who holds what on a tree."""
+        return self.read is None or root in self.read
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Reading:
-    """One provider with who holds what on it, at one generation."""
+    """One provider read by itself, with who holds what on it."""
 
     provider: model.Provider
-    allocations: Mapping[str, Mapping[str, int]]
+    allocations: Allocations
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Answer:
+    """One bulk answer: how many candidates, on which hosts."""
+
+    resource_class: str
+    count: int
+    roots: frozenset[str]
 
 
 class Placement:
     """Reader of the Placement API."""
 
     def __init__(self, adapter: ksa_adapter.Adapter) -> None:
-        self._service = service.Service(
+        self.service = service.Service(
             adapter, "Placement", MICROVERSION, _POLICIES
         )
+        # The number of candidates at which the server was seen to cut off.
+        self._cut_at: int | None = None
 
     def check_access(self) -> list[errors.ServiceError]:
         """Try each kind of request once; what it could not do (R79)."""
@@ -85,43 +131,267 @@ class Placement:
             listing = self._list()
         except errors.ServiceError as exc:
             return [exc]
+        paths = [
+            f"/resource_providers/{uuid}/{kind}"
+            for uuid in list(listing)[:1]
+            for kind in ("inventories", "traits", "aggregates", "allocations")
+        ]
         found = []
-        for uuid in list(listing)[:1]:
-            for kind in ("inventories", "traits", "aggregates", "allocations"):
-                try:
-                    self._service.get(f"/resource_providers/{uuid}/{kind}")
-                except service.NotFound:
-                    continue
-                except errors.ServiceError as exc:
-                    found.append(exc)
+        for path in paths:
+            try:
+                self.service.get(path)
+            except service.NotFound:
+                continue
+            except errors.ServiceError as exc:
+                found.append(exc)
+        try:
+            self.service.get(
+                "/allocation_candidates",
+                {"resources": f"{SURVEY_CLASSES[0]}:1", "limit": 1},
+            )
+        except errors.ServiceError as exc:
+            found.append(exc)
         return found
 
-    def get_providers(self) -> Providers:
-        """All providers, read at one generation each.
+    def get_survey(self, roots: Iterable[str]) -> Providers:
+        """All trees from bulk answers; capacities, used units, traits.
 
+        :param roots: uuids of the hosts that must not be missing
         :raises ServiceError: if Placement cannot be asked
         :raises SnapshotError: if providers keep changing while they are
             read
         """
         self._check_version()
-        readings: dict[str, _Reading] = {}
-        listing = self._list()
-        for _ in range(ROUNDS):
-            stale = [
-                item
+        before = self._list()
+        wanted = {uuid for uuid in roots if uuid in before}
+        found, answers = self._summaries(before, wanted)
+        left_out = wanted - {p.root_uuid for p in found.values()}
+        sharing = self._get_sharing()
+        missing = {
+            uuid
+            for uuid, item in before.items()
+            if item["root_provider_uuid"] in left_out or uuid in sharing
+        }
+        readings = self._settle(before, missing, set(found))
+        found.update((uuid, r.provider) for uuid, r in readings.items())
+        self._notice_limit(wanted, found, answers)
+        return Providers(
+            providers=_ordered(found.values()),
+            consumers=model.frozen_map(),
+            read=frozenset(),
+            shared=self._get_shared(
+                [found[uuid] for uuid in sorted(sharing) if uuid in found]
+            ),
+            left_out=len(left_out),
+            limit=self._cut_at,
+        )
+
+    def get_details(
+        self, known: Providers, roots: Iterable[str]
+    ) -> Providers:
+        """The same with totals, unit rules and allocations of some trees.
+
+        :param known: what was read so far
+        :param roots: uuids of the trees to read
+        :raises ServiceError: if Placement cannot be asked
+        :raises SnapshotError: if the trees keep changing
+        """
+        wanted = frozenset(roots)
+        readings = self._settle(
+            listing := self._list(),
+            {
+                uuid
                 for uuid, item in listing.items()
-                if uuid not in readings
-                or readings[uuid].provider.generation != item["generation"]
-            ]
-            if not stale:
-                return _collect(readings[uuid] for uuid in listing)
-            with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
-                for item, reading in zip(
-                    stale, pool.map(self._read, stale), strict=True
+                if item["root_provider_uuid"] in wanted
+            },
+            set(),
+        )
+        providers = {p.uuid: p for p in known.providers}
+        consumers: dict[str, dict[str, Mapping[str, int]]] = {
+            uuid: dict(held) for uuid, held in known.consumers.items()
+        }
+        for uuid, reading in readings.items():
+            providers[uuid] = reading.provider
+            for consumer, held in reading.allocations.items():
+                consumers.setdefault(consumer, {})[uuid] = held
+        return dataclasses.replace(
+            known,
+            providers=_ordered(providers.values()),
+            consumers=model.frozen_map(
+                {c: model.frozen_map(held) for c, held in consumers.items()}
+            ),
+            read=(known.read or frozenset()) | wanted,
+        )
+
+    def get_admission(
+        self,
+        request: tuple[tuple[str, str], ...],
+        known: model.Admission | None = None,
+        hosts: Iterable[str] = (),
+    ) -> model.Admission:
+        """Which hosts Placement offers for a request.
+
+        :param request: of a :class:`~watcher_cputier.model.Flavor`
+        :param known: an earlier answer that a server's limit cut off
+        :param hosts: uuids to ask for one by one, to complete that answer
+        :raises ServiceError: if Placement cannot be asked
+        """
+        if known is None:
+            offered, count = self._candidates(dict(request))
+            return model.Admission(
+                hosts=offered,
+                complete=self._cut_at is None or count < self._cut_at,
+            )
+        yes, no = set(known.hosts), set(known.refused)
+        for host in sorted(hosts):
+            offered, _ = self._candidates({**dict(request), "in_tree": host})
+            (yes if host in offered else no).add(host)
+        return dataclasses.replace(
+            known, hosts=frozenset(yes), refused=frozenset(no)
+        )
+
+    def _check_version(self) -> None:
+        have = tuple(
+            int(part) for part in self.service.microversion.split(".")
+        )
+        if have < MINIMUM:
+            raise errors.ServiceError(
+                f"its newest microversion is {self.service.microversion}",
+                where="Placement",
+                cure="Nested providers need 1.29 (Stein) or later",
+            )
+
+    def _list(
+        self, params: Mapping[str, str] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        listed = self.service.get("/resource_providers", params)
+        return {item["uuid"]: item for item in listed["resource_providers"]}
+
+    def _candidates(
+        self, query: Mapping[str, str]
+    ) -> tuple[frozenset[str], int]:
+        """Roots of the hosts offered, and the number of candidates."""
+        answer = self.service.get("/allocation_candidates", query)
+        summaries = answer["provider_summaries"]
+        requests = answer["allocation_requests"]
+        used = {uuid for r in requests for uuid in r["allocations"]}
+        return (
+            frozenset(
+                summaries[uuid]["root_provider_uuid"]
+                for uuid in used
+                if uuid in summaries
+            ),
+            len(requests),
+        )
+
+    def _summaries(
+        self, listing: Mapping[str, Mapping[str, Any]], wanted: set[str]
+    ) -> tuple[dict[str, model.Provider], list[_Answer]]:
+        """Providers of all trees that bulk answers have."""
+        found: dict[str, model.Provider] = {}
+        answers = []
+        for name in SURVEY_CLASSES:
+            if wanted <= {p.root_uuid for p in found.values()}:
+                break
+            answer = self.service.get(
+                "/allocation_candidates", {"resources": f"{name}:1"}
+            )
+            told = {
+                uuid: _of_summary(listing[uuid], summary)
+                for uuid, summary in answer["provider_summaries"].items()
+                # One that the list does not have was made after it.
+                if uuid in listing
+            }
+            found.update(told)
+            answers.append(
+                _Answer(
+                    name,
+                    len(answer["allocation_requests"]),
+                    frozenset(p.root_uuid for p in told.values()),
+                )
+            )
+        return found, answers
+
+    def _notice_limit(
+        self,
+        wanted: set[str],
+        found: Mapping[str, model.Provider],
+        answers: Iterable[_Answer],
+    ) -> None:
+        """Remember a server-side limit on candidates.
+
+        It shows where an answer lacks a host that has a unit of the class
+        free after all.
+        """
+        for answer in answers:
+            for provider in found.values():
+                inventory = provider.inventories.get(answer.resource_class)
+                if (
+                    provider.root_uuid in wanted - answer.roots
+                    and inventory is not None
+                    and inventory.min_unit == inventory.step_size == 1
+                    and provider.allocated.get(answer.resource_class, 0)
+                    < inventory.capacity
                 ):
-                    if reading is not None:
-                        readings[item["uuid"]] = reading
+                    self._cut_at = min(
+                        answer.count, self._cut_at or answer.count
+                    )
+
+    def _get_sharing(self) -> set[str]:
+        """Uuids of providers that share their inventories."""
+        return set(self._list({"required": model.SHARING_TRAIT}))
+
+    def _get_shared(
+        self, sharing: Iterable[model.Provider]
+    ) -> Mapping[str, tuple[str, ...]]:
+        """{root: sharing providers that it may consume from}."""
+        members: dict[str, list[str]] = {}
+        for provider in sharing:
+            if not provider.aggregates:
+                continue
+            query = "in:" + ",".join(sorted(provider.aggregates))
+            roots = {
+                item["root_provider_uuid"]
+                for item in self._list({"member_of": query}).values()
+            }
+            for root in sorted(roots - {provider.root_uuid}):
+                members.setdefault(root, []).append(provider.uuid)
+        return model.frozen_map(
+            {root: tuple(uuids) for root, uuids in members.items()}
+        )
+
+    def _settle(
+        self,
+        listing: Mapping[str, Mapping[str, Any]],
+        missing: set[str],
+        seen: set[str],
+    ) -> dict[str, _Reading]:
+        """Read providers until none of them changed while it was read.
+
+        :param listing: from before anything else was read
+        :param missing: uuids to read one by one
+        :param seen: uuids whose summary dates from after the listing, to be
+            read one by one if they have changed
+        """
+        readings: dict[str, _Reading] = {}
+        expected = {uuid: listing[uuid]["generation"] for uuid in seen}
+        stale = missing
+        for _ in range(ROUNDS):
+            self._read_all(listing, stale, readings)
+            for uuid in stale:
+                reading = readings.get(uuid)
+                expected[uuid] = (
+                    reading.provider.generation if reading else None
+                )
             listing = self._list()
+            stale = {
+                uuid
+                for uuid, generation in expected.items()
+                if uuid in listing
+                and listing[uuid]["generation"] != generation
+            }
+            if not stale:
+                return readings
         raise errors.SnapshotError(
             f"{len(stale)} resource providers changed while they were read, "
             f"{ROUNDS} times in a row",
@@ -130,29 +400,29 @@ class Placement:
             "audit again later",
         )
 
-    def _check_version(self) -> None:
-        have = tuple(
-            int(part) for part in self._service.microversion.split(".")
-        )
-        if have < MINIMUM:
-            raise errors.ServiceError(
-                f"its newest microversion is {self._service.microversion}",
-                where="Placement",
-                cure="Nested providers need 1.29 (Stein) or later",
-            )
-
-    def _list(self) -> dict[str, dict[str, Any]]:
-        listed = self._service.get("/resource_providers")
-        return {item["uuid"]: item for item in listed["resource_providers"]}
+    def _read_all(
+        self,
+        listing: Mapping[str, Mapping[str, Any]],
+        uuids: set[str],
+        readings: dict[str, _Reading],
+    ) -> None:
+        ordered = [listing[uuid] for uuid in sorted(uuids) if uuid in listing]
+        with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+            for item, reading in zip(
+                ordered, pool.map(self._read, ordered), strict=True
+            ):
+                readings.pop(item["uuid"], None)
+                if reading is not None:
+                    readings[item["uuid"]] = reading
 
     def _read(self, item: Mapping[str, Any]) -> _Reading | None:
         """One provider; None if it is gone or changed meanwhile."""
         base = f"/resource_providers/{item['uuid']}"
         try:
-            inventories = self._service.get(f"{base}/inventories")
-            traits = self._service.get(f"{base}/traits")
-            aggregates = self._service.get(f"{base}/aggregates")
-            allocations = self._service.get(f"{base}/allocations")
+            inventories = self.service.get(f"{base}/inventories")
+            traits = self.service.get(f"{base}/traits")
+            aggregates = self.service.get(f"{base}/aggregates")
+            allocations = self.service.get(f"{base}/allocations")
         except service.NotFound:
             return None
         generations = {
@@ -166,9 +436,10 @@ class Placement:
             for consumer, held in allocations["allocations"].items()
         }
         total: dict[str, int] = {}
-        for held in by_consumer.values():
-            for name, amount in held.items():
-                total[name] = total.get(name, 0) + amount
+        for name, amount in itertools.chain.from_iterable(
+            held.items() for held in by_consumer.values()
+        ):
+            total[name] = total.get(name, 0) + amount
         return _Reading(
             model.Provider(
                 uuid=item["uuid"],
@@ -190,6 +461,12 @@ class Placement:
         )
 
 
+def _ordered(
+    providers: Iterable[model.Provider],
+) -> tuple[model.Provider, ...]:
+    return tuple(sorted(providers, key=lambda p: (p.name, p.uuid)))
+
+
 def _inventory(record: Mapping[str, Any]) -> model.Inventory:
     return model.Inventory(
         total=record["total"],
@@ -201,16 +478,28 @@ def _inventory(record: Mapping[str, Any]) -> model.Inventory:
     )
 
 
-def _collect(readings: Iterable[_Reading]) -> Providers:
-    providers = []
-    consumers: dict[str, dict[str, Mapping[str, int]]] = {}
-    for reading in readings:
-        providers.append(reading.provider)
-        for consumer, held in reading.allocations.items():
-            consumers.setdefault(consumer, {})[reading.provider.uuid] = held
-    return Providers(
-        providers=tuple(sorted(providers, key=lambda p: (p.name, p.uuid))),
-        consumers=model.frozen_map(
-            {uuid: model.frozen_map(held) for uuid, held in consumers.items()}
+def _of_summary(
+    item: Mapping[str, Any], summary: Mapping[str, Any]
+) -> model.Provider:
+    resources = summary["resources"]
+    return model.Provider(
+        uuid=item["uuid"],
+        name=item["name"],
+        root_uuid=summary["root_provider_uuid"],
+        parent_uuid=summary["parent_provider_uuid"],
+        generation=item["generation"],
+        inventories=model.frozen_map(
+            {
+                name: model.Inventory(known_capacity=amounts["capacity"])
+                for name, amounts in resources.items()
+            }
         ),
+        allocated=model.frozen_map(
+            {
+                name: amounts["used"]
+                for name, amounts in resources.items()
+                if amounts["used"]
+            }
+        ),
+        traits=frozenset(summary["traits"]),
     )

@@ -21,6 +21,9 @@ request and what mends it.
 """
 
 from collections.abc import Iterator, Mapping
+import dataclasses
+import threading
+import time
 from typing import Any
 
 from keystoneauth1 import adapter as ksa_adapter
@@ -34,6 +37,25 @@ from watcher_cputier import errors
 RETRIES = 3
 RETRIABLE_STATUS = [429, 502, 503, 504]
 TIMEOUT_SECONDS = 60
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """What was asked of one service, and what it took.
+
+    :param seconds: from request to answer, summed over parallel requests
+    :param received_bytes: size of the decoded answers
+    """
+
+    requests: int = 0
+    seconds: float = 0.0
+    received_bytes: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.requests} requests, {self.seconds:.2f} s, "
+            f"{self.received_bytes / 1e6:.2f} MB"
+        )
 
 
 class Service:
@@ -58,6 +80,10 @@ class Service:
         self._wanted = microversion
         self._policies = policies
         self._negotiated: str | None = None
+        self._lock = threading.Lock()
+        self.tally = Tally()
+        #: time.monotonic() after which nothing more is asked; None for ever
+        self.deadline: float | None = None
 
     @property
     def microversion(self) -> str:
@@ -101,6 +127,7 @@ class Service:
         :raises NotFound: on 404
         """
         microversion = self.microversion
+        started = time.monotonic()
         try:
             response = self._adapter.get(
                 path,
@@ -110,13 +137,14 @@ class Service:
                 connect_retries=RETRIES,
                 status_code_retries=RETRIES,
                 retriable_status_codes=RETRIABLE_STATUS,
-                timeout=TIMEOUT_SECONDS,
+                timeout=self._patience(path, started),
             )
         except (
             ksa_exceptions.ClientException,
             sdk_exceptions.SDKException,
         ) as exc:
             raise self._unreachable(f"GET {path}", exc) from exc
+        self._count(response, time.monotonic() - started)
         if response.status_code != 200:
             raise self._refused(path, response)
         try:
@@ -128,6 +156,31 @@ class Service:
                 "Check what listens at the service's endpoint",
             ) from exc
         return document
+
+    def _patience(self, path: str, now: float) -> float:
+        """Seconds that a request may take within the time budget."""
+        if self.deadline is None:
+            return TIMEOUT_SECONDS
+        left = self.deadline - now
+        if left <= 0:
+            raise self._error(
+                f"GET {path}",
+                f"the time budget for reading the cloud is used up ({self.name}"
+                f" so far: {self.tally})",
+                "Raise [cputier] read_timeout_seconds, or find out what is "
+                "slow",
+            )
+        return min(TIMEOUT_SECONDS, left)
+
+    def _count(self, response: requests.Response, seconds: float) -> None:
+        with self._lock:
+            self.tally = Tally(
+                requests=self.tally.requests + 1,
+                seconds=self.tally.seconds + seconds,
+                received_bytes=(
+                    self.tally.received_bytes + len(response.content)
+                ),
+            )
 
     def pages(
         self,

@@ -18,11 +18,15 @@ Who is believed about what:
 * Nova about hosts, where instances run and in which state;
 * Placement about capacity and who holds how much of it.
 
-Tiers and units. An instance's tier is the one whose class its flavor
-requests, else the configured default tier, else none. Where Placement has
-allocations of a tier's class for it, its word counts and a difference is
-reported. Where no host has any tier's class, the tier is told from the
-flavor alone: by its request, else by ``quota:cpu_shares`` (R72, R140).
+Tiers and units. An instance's tier is told from its flavor's request (see
+:mod:`~watcher_cputier.datasources.accounting`), else it is the configured
+default tier, else none. Where Placement has allocations for it, its word
+counts and a difference is reported.
+
+Allocations are read only for the hosts in doubt: those where the units of
+the instances' flavors do not sum up to what Placement counts, those with a
+migration in flight, and those that must shed. Elsewhere the two agree, and
+an instance holds what its flavor asks for.
 
 Consumers. What a migration in flight holds on its source is no instance's.
 A consumer that is neither a server nor a migration in flight is an orphan,
@@ -31,16 +35,16 @@ doubled: both are reported with what mends them, and count.
 """
 
 from collections.abc import Iterable, Mapping
-import dataclasses
 
 from watcher_cputier import model
+from watcher_cputier.datasources import accounting
 from watcher_cputier.datasources import compute_model
 from watcher_cputier.datasources import nova as nova_source
 from watcher_cputier.datasources import placement as placement_source
 
 _OPT_OUT = "optimize"
 _PRIORITY = "cputier:priority"
-_SHARES = "quota:cpu_shares"
+_MULTIPLIER_SPEC = "quota:cpu_shares_multiplier"
 
 
 def strangers(
@@ -55,24 +59,67 @@ def strangers(
     )
 
 
+def in_doubt(
+    cluster: model.Cluster, cloud: nova_source.Cloud
+) -> frozenset[str]:
+    """Uuids of hosts whose allocations must be read to judge them.
+
+    :param cluster: assembled from flavors and Placement's totals
+    """
+    asked: dict[tuple[str, str], int] = {}
+    classes = {tier.resource_class for tier in cluster.tiers}
+    for instance in cluster.instances:
+        for name, amount in instance.flavor.resources.items():
+            if name in classes:
+                key = (instance.host, name)
+                asked[key] = asked.get(key, 0) + amount
+    moving = {
+        name
+        for migration in cloud.migrations
+        if migration.in_flight
+        for name in (migration.source, migration.target)
+    }
+    return frozenset(
+        host.uuid
+        for host in cluster.hosts
+        if host.providers
+        and (
+            host.name in moving
+            or any(
+                _used(host, name) != asked.get((host.name, name), 0)
+                for name in classes
+            )
+        )
+    )
+
+
+def _used(host: model.Host, resource_class: str) -> int:
+    return sum(p.allocated.get(resource_class, 0) for p in host.providers)
+
+
 def assemble(
     scope: compute_model.Scope,
     cloud: nova_source.Cloud,
     providers: placement_source.Providers,
     tiers: tuple[model.Tier, ...],
     default_tier: str | None = None,
+    *,
+    mode: str = "auto",
+    shares_class: str | None = None,
 ) -> model.Cluster:
-    """Put the answers together; pure, whatever order they came in."""
-    return _Assembly(scope, cloud, providers, tiers, default_tier).cluster()
+    """Put the answers together; pure, whatever order they came in.
 
-
-@dataclasses.dataclass(frozen=True)
-class _Judged:
-    """A server with the tier and units that it counts with."""
-
-    tier: str | None
-    units: int
-    in_doubt: str = ""
+    :param mode: ``auto``, ``classes`` or ``shares``
+    :param shares_class: the class of single-class mode, if it has a name
+        of its own
+    """
+    present = frozenset(
+        name for p in providers.providers for name in p.inventories
+    )
+    counting = accounting.choose(tiers, present, mode, shares_class)
+    return _Assembly(
+        scope, cloud, providers, counting, present, default_tier
+    ).cluster()
 
 
 class _Assembly:
@@ -83,30 +130,30 @@ class _Assembly:
         scope: compute_model.Scope,
         cloud: nova_source.Cloud,
         providers: placement_source.Providers,
-        tiers: tuple[model.Tier, ...],
+        counting: accounting.Accounting,
+        present: frozenset[str],
         default_tier: str | None,
     ) -> None:
         self.scope = scope
         self.cloud = cloud
-        self.tiers = tiers
-        self.default_tier = default_tier
+        self.providers = providers
         self.consumers = providers.consumers
+        self.counting = counting
+        self.tiers = counting.tiers
+        self.tier_classes = counting.classes & present
+        self.default_tier = default_tier
         self.findings: list[model.Finding] = []
         self.provider_by_uuid = {p.uuid: p for p in providers.providers}
         self.trees: dict[str, list[model.Provider]] = {}
         for provider in providers.providers:
             self.trees.setdefault(provider.root_uuid, []).append(provider)
-        self.sharing = [p for p in providers.providers if p.shares]
-        self.tier_classes = frozenset(
-            tier.resource_class
-            for tier in tiers
-            for provider in providers.providers
-            if tier.resource_class in provider.inventories
-        )
         self.in_flight = {m.uuid for m in cloud.migrations if m.in_flight}
         self.moving = {m.server for m in cloud.migrations if m.in_flight}
-
         self.host_of_root = {c.uuid: c.name for c in cloud.computes}
+        self.zone_of_host = {c.name: c.zone for c in cloud.computes}
+        self.read_hosts = {
+            c.name for c in cloud.computes if providers.has_read(c.uuid)
+        }
 
     def cluster(self) -> model.Cluster:
         """The cluster, with everything odd about it found."""
@@ -119,12 +166,15 @@ class _Assembly:
         self._report_duplicates(hosts)
         self._report_orphans()
         self._report_unrequested(hosts, instances)
+        self._report_half_enabled(hosts, instances)
+        self._report_limit()
         return model.Cluster(
             tiers=self.tiers,
             hosts=hosts,
             instances=instances,
             held=model.frozen_map(self._held(instances)),
             tier_classes=self.tier_classes,
+            shares_class=self.counting.shares_class,
             aggregates=self.cloud.aggregates,
             server_groups=self.cloud.server_groups,
             findings=tuple(
@@ -139,6 +189,8 @@ class _Assembly:
             model.Finding(kind=kind, subject=subject, text=text)
         )
 
+    # Hosts
+
     def _host(self, compute: nova_source.Compute) -> model.Host:
         tree = self.trees.get(compute.uuid, [])
         if not tree:
@@ -149,7 +201,6 @@ class _Assembly:
                 f"({compute.uuid}): it takes no part. Check that its "
                 "nova-compute runs and reports.",
             )
-        groups = frozenset().union(*(p.aggregates for p in tree))
         return model.Host(
             uuid=compute.uuid,
             name=compute.name,
@@ -160,9 +211,9 @@ class _Assembly:
                 )
             ),
             shared=tuple(
-                provider
-                for provider in self.sharing
-                if provider not in tree and provider.aggregates & groups
+                self.provider_by_uuid[uuid]
+                for uuid in self.providers.shared.get(compute.uuid, ())
+                if uuid in self.provider_by_uuid
             ),
             enabled=compute.enabled,
             up=compute.up,
@@ -171,16 +222,18 @@ class _Assembly:
             in_scope=compute.uuid in self.scope.hosts,
         )
 
+    # Instances
+
     def _instance(self, server: nova_source.Server) -> model.Instance:
-        judged = self._judge(server)
+        claim = self._judge(server)
         return model.Instance(
             uuid=server.uuid,
             name=server.name,
             host=server.host,
             flavor=server.flavor,
             project=server.project,
-            tier=judged.tier,
-            units=judged.units,
+            tier=claim.tier,
+            units=claim.units,
             allocations=self.consumers.get(server.uuid, model.frozen_map()),
             status=server.status,
             task_state=server.task_state,
@@ -189,18 +242,14 @@ class _Assembly:
             excluded=self.scope.instances.get(server.uuid, False),
             opted_out=server.metadata.get(_OPT_OUT, "").lower() == "false",
             priority=self._priority(server),
-            pinned_zone=self._pinned_zone(server),
-            in_doubt=judged.in_doubt,
+            pinned_zone=(
+                server.pinned_zone
+                if self.cloud.zones_known
+                # Where Nova does not tell, an instance stays in its zone.
+                else self.zone_of_host.get(server.host)
+            ),
+            in_doubt=claim.doubt,
         )
-
-    def _pinned_zone(self, server: nova_source.Server) -> str | None:
-        """Where Nova does not tell, an instance stays in its zone."""
-        if self.cloud.zones_known:
-            return server.pinned_zone
-        for compute in self.cloud.computes:
-            if compute.name == server.host:
-                return compute.zone
-        return None
 
     def _priority(self, server: nova_source.Server) -> int:
         told = server.metadata.get(
@@ -217,161 +266,167 @@ class _Assembly:
             )
             return 0
 
-    def _judge(self, server: nova_source.Server) -> _Judged:
-        asked = self._asked(server)
-        if not self.tier_classes:
+    def _judge(self, server: nova_source.Server) -> accounting.Claim:
+        """The tier and the units that an instance counts with."""
+        asked = self._asked(server.flavor)
+        if not self._placed_by_class(asked.tier):
             return asked
+        if server.host not in self.read_hosts:
+            # Flavors and Placement's totals agree: flavors tell.
+            if self.counting.asked(server.flavor):
+                return asked
+            return accounting.Claim(asked.tier, 0)
         here, elsewhere = self._placed(server)
-        in_doubt = asked.in_doubt
-        if elsewhere and server.uuid not in self.moving:
-            in_doubt = (
-                f"it also holds allocations on {', '.join(elsewhere)} without "
-                "a migration"
-            )
-            self._find(
-                "doubled_allocation",
-                server.name,
-                f"Instance {server.name} ({server.uuid}) runs on "
-                f"{server.host} and also holds allocations on "
-                f"{', '.join(elsewhere)} without a migration. Check with "
-                f"`openstack resource provider allocation show {server.uuid}`"
-                " and mend with `nova-manage placement audit --delete`.",
-            )
         if server.uuid in self.moving:
             # Its allocations are between two hosts; it stays what its
             # flavor says and is no candidate.
-            return _Judged(
+            return accounting.Claim(
                 asked.tier,
-                here.get(asked.tier or "", 0),
-                in_doubt or "a migration of it is in progress",
+                here.get(asked.tier, 0),
+                "a migration of it is in progress",
             )
-        return self._settle(server, asked, here, in_doubt)
+        doubt = asked.doubt
+        if elsewhere:
+            doubt = self._report_doubled(server, elsewhere)
+        if not here:
+            self._report_unshaped(server, asked)
+            return accounting.Claim(asked.tier, 0, doubt)
+        if here != {asked.tier: asked.units}:
+            self._report_difference(server, asked, here)
+        if len(here) > 1:
+            doubt = doubt or "it holds units of more than one tier"
+        tier = asked.tier if asked.tier in here else next(iter(here))
+        return accounting.Claim(tier, here[tier], doubt)
 
-    def _settle(
-        self,
-        server: nova_source.Server,
-        asked: _Judged,
-        here: Mapping[str, int],
-        in_doubt: str,
-    ) -> _Judged:
-        """Where flavor and allocation differ, Placement's word counts."""
-        held = {tier: units for tier, units in here.items() if units}
-        if not held:
-            if asked.tier is not None and self._requests_class(server):
-                self._find(
-                    "never_reshaped",
-                    server.name,
-                    f"Instance {server.name} ({server.uuid}) asks for "
-                    f"{asked.units} {asked.tier} units by its flavor and "
-                    f"holds none on {server.host}: Placement does not count "
-                    "it. Mend with `nova-manage placement heal_allocations "
-                    f"--instance {server.uuid} --force`.",
-                )
-            return _Judged(asked.tier, 0, in_doubt)
-        tier = asked.tier if asked.tier in held else min(held, key=self._rank)
-        if held != {asked.tier: asked.units}:
-            said = ", ".join(f"{n} {t}" for t, n in sorted(held.items()))
-            wants = (
-                f"{asked.units} {asked.tier}" if asked.tier else "no tier"
-            )
-            self._find(
-                "flavor_and_allocation_differ",
-                server.name,
-                f"Instance {server.name} ({server.uuid}) holds {said} units "
-                f"on {server.host}, its flavor asks for {wants}: what it "
-                "holds counts. A resize to the right flavor mends it.",
-            )
-        if len(held) > 1:
-            in_doubt = in_doubt or "it holds units of more than one tier"
-        return _Judged(tier, held[tier], in_doubt)
+    def _placed_by_class(self, tier: str | None) -> bool:
+        """Whether Placement can count a tier: some host has its class."""
+        if tier is None:
+            return bool(self.tier_classes)
+        return self._class_of(tier) in self.tier_classes
 
-    def _rank(self, name: str) -> tuple[int, str]:
-        return next((t.rank, t.name) for t in self.tiers if t.name == name)
-
-    def _requests_class(self, server: nova_source.Server) -> bool:
-        return any(
-            tier.resource_class in server.flavor.resources
-            for tier in self.tiers
-        )
-
-    def _asked(self, server: nova_source.Server) -> _Judged:
-        """Tier and units by the flavor alone."""
-        asked = {
-            tier.name: server.flavor.resources[tier.resource_class]
-            for tier in self.tiers
-            if tier.resource_class in server.flavor.resources
-        }
-        if len(asked) > 1:
-            first = min(asked, key=self._rank)
-            return _Judged(
-                first,
-                asked[first],
-                f"its flavor asks for several tiers ({', '.join(asked)})",
-            )
-        for name, units in asked.items():
-            return _Judged(name, units)
+    def _asked(self, flavor: model.Flavor) -> accounting.Claim:
+        """Tier and units by the flavor and the configuration alone."""
+        claim = self.counting.asked(flavor)
+        if claim is not None:
+            return claim
+        tier = None
         if not self.tier_classes:
-            by_shares = self._by_shares(server)
-            if by_shares is not None:
-                return _Judged(by_shares, server.flavor.vcpus)
-        if self.default_tier is not None:
-            return _Judged(self.default_tier, server.flavor.vcpus)
-        return _Judged(None, 0)
-
-    def _by_shares(self, server: nova_source.Server) -> str | None:
-        """The tier whose shares the flavor sets, per vCPU or as a whole."""
-        told = server.flavor.extra_specs.get(_SHARES, "")
-        if not told.isdigit():
-            return None
-        for vcpus in (server.flavor.vcpus, 1):
-            for tier in self.tiers:
-                if tier.cpu_shares * vcpus == int(told):
-                    return tier.name
-        return None
+            tier = accounting.by_shares(self.tiers, flavor)
+        tier = tier or self.default_tier
+        return accounting.Claim(tier, flavor.vcpus if tier else 0)
 
     def _placed(
         self, server: nova_source.Server
-    ) -> tuple[dict[str, int], list[str]]:
-        """Units per tier on its host, and other hosts it holds any of."""
-        here: dict[str, int] = {}
+    ) -> tuple[dict[str | None, int], list[str]]:
+        """Units by tier on its host, and other hosts it holds any on."""
+        resources: dict[str, int] = {}
         elsewhere = set()
         for uuid, held in self.consumers.get(server.uuid, {}).items():
             provider = self.provider_by_uuid[uuid]
             name = self.host_of_root.get(provider.root_uuid)
             if name is not None and name != server.host:
                 elsewhere.add(name)
-                continue
-            for tier in self.tiers:
-                units = held.get(tier.resource_class, 0)
-                here[tier.name] = here.get(tier.name, 0) + units
+            elif name is not None:
+                for resource_class, amount in held.items():
+                    resources[resource_class] = (
+                        resources.get(resource_class, 0) + amount
+                    )
+        here = self.counting.held(resources, server.flavor.vcpus)
         return here, sorted(elsewhere)
 
     def _held(
         self, instances: Iterable[model.Instance]
     ) -> dict[tuple[str, str], int]:
-        """Units that count against the quotas, per host and tier."""
+        """Units that count against the quotas, per host and account."""
         found: dict[tuple[str, str], int] = {}
-        placed = set(self.tier_classes)
-        for uuid, allocations in self.consumers.items():
-            if uuid in self.in_flight:
-                continue
-            for provider, held in allocations.items():
-                root = self.provider_by_uuid[provider].root_uuid
-                host = self.host_of_root.get(root)
-                for tier in self.tiers:
-                    units = held.get(tier.resource_class, 0)
-                    if host is not None and units:
-                        key = (host, tier.name)
-                        found[key] = found.get(key, 0) + units
+
+        def add(host: str, account: str, units: int) -> None:
+            found[host, account] = found.get((host, account), 0) + units
+
+        for provider, held in self._holdings():
+            host = self.host_of_root.get(provider.root_uuid)
+            for account, units in self.counting.totals(held).items():
+                if host is not None:
+                    add(host, account, units)
+        # What Placement does not count by tier, the instances tell.
         for instance in instances:
-            tier_name = instance.tier
-            if tier_name is None:
-                continue
-            tier = next(t for t in self.tiers if t.name == tier_name)
-            if tier.resource_class not in placed:
-                key = (instance.host, tier_name)
-                found[key] = found.get(key, 0) + instance.units
+            if instance.tier is not None and (
+                self.counting.shares_class is not None
+                or not self._placed_by_class(instance.tier)
+            ):
+                add(instance.host, instance.tier, instance.units)
         return found
+
+    def _holdings(
+        self,
+    ) -> Iterable[tuple[model.Provider, Mapping[str, int]]]:
+        """All that is allocated, migrations in flight left out."""
+        for provider in self.provider_by_uuid.values():
+            if not self.providers.has_read(provider.root_uuid):
+                yield provider, provider.allocated
+        for consumer, allocations in self.consumers.items():
+            if consumer in self.in_flight:
+                continue
+            for uuid, held in allocations.items():
+                yield self.provider_by_uuid[uuid], held
+
+    def _class_of(self, tier: str) -> str:
+        return next(t.resource_class for t in self.tiers if t.name == tier)
+
+    # What is odd
+
+    def _report_doubled(
+        self, server: nova_source.Server, elsewhere: list[str]
+    ) -> str:
+        names = ", ".join(elsewhere)
+        self._find(
+            "doubled_allocation",
+            server.name,
+            f"Instance {server.name} ({server.uuid}) runs on {server.host} "
+            f"and also holds allocations on {names} without a migration. "
+            "Check with `openstack resource provider allocation show "
+            f"{server.uuid}` and mend with `nova-manage placement "
+            "heal_allocations --force --instance "
+            f"{server.uuid}` or by deleting what is stale.",
+        )
+        return f"it also holds allocations on {names} without a migration"
+
+    def _report_unshaped(
+        self, server: nova_source.Server, asked: accounting.Claim
+    ) -> None:
+        """It asks for units and holds none: from before the class (R37)."""
+        if self.counting.asked(server.flavor) is None:
+            return
+        self._find(
+            "never_reshaped",
+            server.name,
+            f"Instance {server.name} ({server.uuid}) asks for {asked.units} "
+            f"{asked.tier} units by its flavor and holds none on "
+            f"{server.host}: Placement does not count it. Mend with "
+            "`nova-manage placement heal_allocations --force --instance "
+            f"{server.uuid}`.",
+        )
+
+    def _report_difference(
+        self,
+        server: nova_source.Server,
+        asked: accounting.Claim,
+        here: Mapping[str | None, int],
+    ) -> None:
+        """Its flavor changed without a resize, or the other way (R19)."""
+        said = ", ".join(f"{n} {t or 'untiered'}" for t, n in here.items())
+        wants = (
+            f"{asked.units} {asked.tier or 'untiered'}"
+            if asked.units
+            else "none"
+        )
+        self._find(
+            "flavor_and_allocation_differ",
+            server.name,
+            f"Instance {server.name} ({server.uuid}) holds {said} units on "
+            f"{server.host}, its flavor asks for {wants}: what it holds "
+            "counts. A resize to the right flavor mends it.",
+        )
 
     def _report_duplicates(self, hosts: Iterable[model.Host]) -> None:
         seen: dict[str, model.Host] = {}
@@ -415,10 +470,7 @@ class _Assembly:
         scoped = {host.name for host in hosts if host.in_scope}
         found: dict[str, list[str]] = {}
         for instance in instances:
-            requests = any(
-                tier.resource_class in instance.flavor.resources
-                for tier in self.tiers
-            )
+            requests = self.counting.asked(instance.flavor) is not None
             if instance.host in scoped and not requests and not instance.units:
                 found.setdefault(instance.host, []).append(instance.name)
         counts_as = (
@@ -434,6 +486,69 @@ class _Assembly:
                 f"{len(names)} instances on {host} request no tier's class, "
                 f"bypass its quota and {counts_as}: {_some(names)}. Give "
                 "their flavors a request for a tier's class.",
+            )
+
+    def _report_half_enabled(
+        self,
+        hosts: Iterable[model.Host],
+        instances: Iterable[model.Instance],
+    ) -> None:
+        """Single-class mode, reported or requested by halves (R34-R38)."""
+        name = self.counting.shares_class
+        if name is None or not self.tier_classes:
+            return
+        lacking = [
+            host.name
+            for host in hosts
+            if host.in_scope and host.capacity(name) is None
+        ]
+        if lacking:
+            self._find(
+                "shares_not_reported",
+                name,
+                f"Some hosts report {name} and others do not: "
+                f"{_some(lacking)}. Turn reporting on there, and never off "
+                "again where it was on.",
+            )
+        unasked = [
+            instance.name
+            for instance in instances
+            if self.counting.asked(instance.flavor) is None
+            and {accounting.SHARES_SPEC, _MULTIPLIER_SPEC}
+            & instance.flavor.extra_specs.keys()
+        ]
+        if unasked:
+            self._find(
+                "shares_not_requested",
+                name,
+                f"Hosts report {name}, and these instances have CPU shares "
+                f"by their flavors without requesting it: {_some(unasked)}. "
+                "Placement does not count them; let flavors request the "
+                "class.",
+            )
+        odd = [
+            instance.name
+            for instance in instances
+            if instance.units and instance.tier is None
+        ]
+        if odd:
+            self._find(
+                "unknown_multiplier",
+                name,
+                f"These instances hold {name} by a multiplier that is no "
+                f"tier's: {_some(odd)}. Correct their flavors or add the "
+                "tier.",
+            )
+
+    def _report_limit(self) -> None:
+        if self.providers.limit is not None:
+            self._find(
+                "candidates_limited",
+                "Placement",
+                "Placement cuts its list of allocation candidates off at "
+                f"{self.providers.limit} ([placement] "
+                "max_allocation_candidates): hosts are read one by one, and "
+                "Nova's scheduler does not see all of them.",
             )
 
 

@@ -87,12 +87,17 @@ def of_tier(tier: str) -> tuple[Indicator, ...]:
 
 
 def values(plan: planner.Plan, tiers: Iterable[str]) -> dict[str, int]:
-    """The quota indicators of a plan, by name."""
+    """The quota indicators of a plan, by name.
+
+    Units over a tier's quota and over that of all tiers together
+    (single-class mode) are the same units: each host counts the larger sum.
+    """
+    tiers = tuple(tiers)
     found = {
         "hosts_over_quota_before": _hosts(plan.excess_before),
         "hosts_over_quota_after": _hosts(plan.excess_after),
-        "excess_units_before": sum(plan.excess_before.values()),
-        "excess_units_after": sum(plan.excess_after.values()),
+        "excess_units_before": planner.excess_units(plan.excess_before, tiers),
+        "excess_units_after": planner.excess_units(plan.excess_after, tiers),
         "migrations_planned": len(plan.migrations),
         "migrations_lower_bound": plan.lower_bound,
         "instances_unresolved": sum(u.instances for u in plan.unresolved),

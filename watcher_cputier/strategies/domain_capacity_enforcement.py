@@ -107,22 +107,20 @@ class DomainCapacityEnforcement(base.BaseStrategy):
             LOG.info("Nothing to do: enforce_quota is false")
             self._report_nothing()
             return
-        cluster = self._snapshot(params)
+        reader = cloud.Reader(cloud.connection(self.osc, cfg.CONF))
+        cluster = reader.get_cluster(
+            self._scope,
+            tiers_conf.catalogue(cfg.CONF),
+            refresh=self._synchronize if params.refresh_model else None,
+            details=lambda seen: diagnosis.hosts_to_detail(seen, params),
+        )
         verdict = diagnosis.diagnose(cluster, params)
-        found = planner.plan(cluster, verdict, params)
+        cluster, found = _plan(reader, cluster, verdict, params)
+        LOG.info("Reading the cloud took %s", reader.cost)
         _log(cluster, verdict, found)
         for migration in found.migrations:
             self._add(migration)
         self._set_indicators(cluster, found)
-
-    def _snapshot(self, params: parameters.Parameters) -> model.Cluster:
-        reader = cloud.Reader(cloud.connection(self.osc, cfg.CONF))
-        return reader.get_cluster(
-            self._scope,
-            tiers_conf.read(cfg.CONF),
-            tiers_conf.default_tier(cfg.CONF),
-            refresh=self._synchronize if params.refresh_model else None,
-        )
 
     def _scope(self) -> compute_model.Scope:
         """The audit's scope.
@@ -214,6 +212,31 @@ class DomainCapacityEnforcementBalancing(DomainCapacityEnforcement):
                 1 for i in cluster.instances if i.host in scoped
             ),
         )
+
+
+def _plan(
+    reader: cloud.Reader,
+    cluster: model.Cluster,
+    verdict: diagnosis.Diagnosis,
+    params: parameters.Parameters,
+) -> tuple[model.Cluster, planner.Plan]:
+    """Plan until Placement itself offers every target of the plan.
+
+    Each round asks about requests or hosts that were not asked about
+    before, so it ends.
+    """
+    while True:
+        found = planner.plan(cluster, verdict, params)
+        asked = reader.get_admissions(
+            cluster,
+            (
+                (move.instance.flavor, cluster.host_by_name[move.target])
+                for move in (*found.migrations, *found.deferred)
+            ),
+        )
+        if asked is cluster:
+            return cluster, found
+        cluster = asked
 
 
 def _log(
