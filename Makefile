@@ -102,18 +102,19 @@ bench: $(RUN_STAMP) ## Run the benchmarks
 CODE := setup.py $(wildcard watcher_cputier tests demo benchmarks doc tools \
   releasenotes)
 SHELL_FILES := .ci/run $(wildcard devstack/*.sh devstack/settings tools/*.sh)
-TEXT := $(wildcard *.rst devstack doc/source releasenotes)
+TEXT := $(wildcard *.rst devstack doc/source releasenotes/source)
 
 .PHONY: lint
 lint: $(TOOL_STAMP) ## Run every linter and the type checker
 	@$(BIN) -m ruff check .
-	@$(BIN) -m ruff format --check --quiet . || { \
+	@$(BIN) -m ruff format --check --quiet --output-format concise . || { \
 	  echo "not formatted, cured by: make format" >&2; exit 1; }
 	@$(BIN) -m flake8 $(CODE)
 	@$(BIN) -m codespell_lib
 	@$(BIN) -m sphinxlint --enable all --disable line-too-long \
 	  --disable leaked-markup $(TEXT)
 	@$(BIN) -m doc8 --quiet $(TEXT)
+	@$(BIN) -m reno.main --quiet lint
 	@$(VENV)/bin/shellcheck -x $(SHELL_FILES)
 	@$(BIN) -m mypy
 

@@ -286,7 +286,7 @@ class Story:
         """The host x tier table, as the strategy sees the cloud."""
         connected = self._cloud.connection()
         cluster: model.Cluster = cloud_source.Reader(connected).get_cluster(
-            self._whole_cloud, tiers_conf.read(cfg.ConfigOpts())
+            self._whole_cloud, tiers_conf.catalogue(cfg.ConfigOpts())
         )
         verdict = diagnosis.diagnose(cluster, parameters.Parameters.of())
         self._screen.table(title, report.host_rows(cluster, verdict))

@@ -31,6 +31,7 @@ A provider tree of one host, as the fixture of the tests draws it::
 from collections.abc import Mapping
 import dataclasses
 import functools
+import re
 import types
 from typing import TypeVar
 
@@ -38,6 +39,7 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 SHARING_TRAIT = "MISC_SHARES_VIA_AGGREGATE"
+_GROUPED_SPEC = re.compile(r"^(resources|trait)([a-zA-Z0-9_-]{0,64}):(.+)$")
 
 
 def frozen_map(items: Mapping[_K, _V] | None = None) -> Mapping[_K, _V]:
@@ -212,6 +214,64 @@ class Flavor:
     extra_specs: Mapping[str, str] = dataclasses.field(
         default_factory=frozen_map
     )
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        name: str,
+        vcpus: int,
+        memory_mb: int,
+        disk_gb: int,
+        extra_specs: Mapping[str, str],
+    ) -> "Flavor":
+        """A flavor with the request that Nova's scheduler makes of it.
+
+        ``resources:`` overrides what follows from vCPUs, memory and disk, 0
+        takes it out; numbered groups stand for themselves.
+        """
+        resources: dict[str, dict[str, int]] = {
+            "": {"VCPU": vcpus, "MEMORY_MB": memory_mb, "DISK_GB": disk_gb}
+        }
+        traits: dict[str, dict[str, set[str]]] = {}
+        for key, value in extra_specs.items():
+            matched = _GROUPED_SPEC.match(key)
+            if matched is None:
+                continue
+            kind, suffix, what = matched.groups()
+            if kind == "resources" and value.isdigit():
+                resources.setdefault(suffix, {})[what] = int(value)
+            elif kind == "trait":
+                asked = traits.setdefault(suffix, {})
+                asked.setdefault(value, set()).add(what)
+        return cls(
+            name=name,
+            vcpus=vcpus,
+            memory_mb=memory_mb,
+            disk_gb=disk_gb,
+            groups=tuple(
+                RequestGroup(
+                    suffix=suffix,
+                    resources=frozen_map(
+                        {
+                            name: amount
+                            for name, amount in resources.get(
+                                suffix, {}
+                            ).items()
+                            if amount
+                        }
+                    ),
+                    required_traits=frozenset(
+                        traits.get(suffix, {}).get("required", ())
+                    ),
+                    forbidden_traits=frozenset(
+                        traits.get(suffix, {}).get("forbidden", ())
+                    ),
+                )
+                for suffix in sorted({*resources, *traits})
+            ),
+            extra_specs=frozen_map(extra_specs),
+        )
 
     @functools.cached_property
     def resources(self) -> Mapping[str, int]:

@@ -135,22 +135,43 @@ class EmbeddedCloud(fixtures.Fixture):  # type: ignore[misc]
         self._progress("the cloud is up after %.1f s" % (
             time.monotonic() - begun))
 
-    def attach(self) -> EmbeddedCloud:
+    @classmethod
+    def attach(cls, directory: str | os.PathLike[str]) -> EmbeddedCloud:
         """Reach a cloud that runs detached, instead of starting one."""
-        if self._given is None or not (
-                pathlib.Path(self._given) / "cloud.json").exists():
-            raise CloudError("no cloud was started in %s" % self._given)
-        self._make_directory()
-        self._prepare()
-        record = self._nova.record
+        if not (pathlib.Path(directory) / "cloud.json").exists():
+            raise CloudError("no cloud was started in %s" % directory)
+        cloud = cls(directory=directory, detached=True)
+        cloud._make_directory()
+        cloud._prepare()
+        record = cloud._nova.record
         if record is None:
-            raise CloudError("no cloud is running in %s" % self.directory)
-        self._reach(record.ports)
-        self.watcher.attach()
-        path = self.directory / "spec.yaml"
+            raise CloudError("no cloud is running in %s" % cloud.directory)
+        cloud._reach(record.ports)
+        cloud.watcher.attach()
+        path = cloud.directory / "spec.yaml"
         if path.exists():
-            self.spec = cloud_spec.CloudSpec.from_yaml(path)
-        return self
+            cloud.spec = cloud_spec.CloudSpec.from_yaml(path)
+        return cloud
+
+    @classmethod
+    def stop_directory(cls, directory: str | os.PathLike[str]) -> bool:
+        """Stop whatever runs in a directory; tells whether anything did."""
+        cloud = cls(directory=directory)
+        cloud._make_directory()
+        cloud._prepare()
+        running = bool(cloud.processes())
+        cloud.stop()
+        return running
+
+    def processes(self) -> dict[str, process.Record]:
+        """The living processes by their names."""
+        found = {"nova": self._nova.record, "watcher": self.watcher.record}
+        return {name: record for name, record in found.items()
+                if record is not None}
+
+    def report_to(self, progress: Progress) -> None:
+        """Tell ``progress`` from now on what goes on."""
+        self._progress = progress
 
     def stop(self) -> None:
         """Stop the processes, by their pids; their files stay."""
@@ -259,7 +280,7 @@ class EmbeddedCloud(fixtures.Fixture):  # type: ignore[misc]
         self._progress("booting %d instances" % sum(
             i.count for i in spec.instances))
         if self._copy_instances:
-            self.population.fill(spec.instances)
+            self.population.fill(spec)
         else:
             self.population.boot(spec.instances)
         self.spec = spec
@@ -349,21 +370,39 @@ class EmbeddedCloud(fixtures.Fixture):  # type: ignore[misc]
                      wait: bool = True) -> str:
         """Ask Nova to move an instance; returns the migration's status."""
         key = self.server_id(name)
+        earlier = {m["id"] for m in self.migrations(key)}
         self.population.act(key, "os-migrateLive", {
             "host": host, "block_migration": "auto"})
         deadline = time.monotonic() + 60
-        while True:
-            migrations = self._compute().get("/os-migrations", params={
-                "instance_uuid": key}).json()["migrations"]
-            status = migrations[0]["status"] if migrations else "none"
-            # A migration that the conductor refuses at once ends in error.
-            if not wait or status in ("completed", "error", "failed",
-                                      "cancelled"):
-                return str(status)
-            if time.monotonic() > deadline:
-                raise CloudError("the migration of %s is still %s" % (
-                    name, status))
+        status = "not begun"
+        while wait and time.monotonic() < deadline:
+            for migration in self.migrations(key):
+                if migration["id"] not in earlier:
+                    status = str(migration["status"])
+            if status in ("completed", "error", "failed", "cancelled"):
+                self._settle(key)
+                return status
             time.sleep(0.1)
+        if wait:
+            raise CloudError("the migration of %s is still %s" % (
+                name, status))
+        return status
+
+    def migrations(self, server: str) -> list[dict[str, typing.Any]]:
+        """Nova's records of the migrations of an instance."""
+        answer = self._compute().get("/os-migrations", params={
+            "instance_uuid": server}).json()
+        return typing.cast("list[dict[str, typing.Any]]",
+                           answer["migrations"])
+
+    def _settle(self, server: str) -> None:
+        """Wait until no task holds the instance any more."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            answer = self._compute().get("/servers/%s" % server).json()
+            if answer["server"]["OS-EXT-STS:task_state"] is None:
+                return
+            time.sleep(0.05)
 
     def set_inventory(self, host: str, resource_class: str,
                       via: str = "provider.yaml",

@@ -14,10 +14,11 @@
 
 Booting costs Nova a third of a second of CPU each, and a declared state may
 hold hundreds of instances. So the first instance of a kind (flavor, project,
-zone) is booted through the API; the others get the same rows in Nova's
-databases under their own uuid, name and host, an allocation that Placement
-itself accepts or refuses, and a guest on the hypervisor. Afterwards the
-compute services count what they have, as their periodic task would.
+zone) is booted through the API and its rows are kept as a ``Mould``; the
+others get the same rows in Nova's databases under their own uuid, name and
+host, an allocation that Placement itself accepts or refuses, and a guest on
+the hypervisor. Afterwards the compute services count what they have, as their
+periodic task would. A mould outlives a reset of the databases.
 
 What is skipped is the scheduler: traits and aggregates are not checked for a
 copy, only capacity. Instances in server groups and those without a declared
@@ -27,6 +28,8 @@ host are therefore never copied.
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import json
 import typing
 import uuid
 
@@ -57,8 +60,22 @@ class Copy:
         default_factory=lambda: str(uuid.uuid4()))
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Mould:
+    """All that a booted instance left in the databases and in Placement."""
+
+    uuid: str
+    flavor: str
+    # One list of (table, row) for each database.
+    rows: tuple[list[tuple[str, dict[str, typing.Any]]], ...]
+    # What is allocated, by what follows the host's name in the provider's.
+    resources: dict[str, dict[str, int]]
+    project: str
+    user: str
+
+
 class Copier:
-    """Makes copies of instances in the databases and in Placement."""
+    """Makes moulds and copies in the databases and in Placement."""
 
     def __init__(self, cell: typing.Any, api: typing.Any,
                  placement: typing.Any) -> None:
@@ -67,35 +84,48 @@ class Copier:
         self._api = api
         self._placement = placement
 
-    def copy(self, original: str, copies: typing.Sequence[Copy]) -> None:
-        allocation = self._get("/allocations/%s" % original)
+    def mould(self, original: str, flavor: str) -> Mould:
+        """Take the mould of a booted instance."""
+        rows: list[list[tuple[str, dict[str, typing.Any]]]] = []
+        for engine in (self._cell, self._api):
+            with engine.begin() as connection:
+                rows.append([
+                    (table, dict(row))
+                    for table, key in _tables(connection)
+                    for row in connection.exec_driver_sql(
+                        'SELECT * FROM "%s" WHERE %s = ?' % (table, key),
+                        (original,)).mappings().all()])
+        instance = next(r for t, r in rows[0] if t == "instances")
+        suffixes = {key: suffix for suffix, key in
+                    self._providers(instance["host"]).items()}
+        held = self._get("/allocations/%s" % original)
+        return Mould(
+            uuid=original, flavor=flavor, rows=tuple(rows),
+            resources={suffixes[key]: allocation["resources"]
+                       for key, allocation in held["allocations"].items()},
+            project=held["project_id"], user=held["user_id"])
+
+    def copy(self, mould: Mould, copies: typing.Sequence[Copy]) -> None:
+        providers = {host: self._providers(host)
+                     for host in {c.host for c in copies}}
+        for copy in copies:
+            self._allocate(mould, copy, providers[copy.host])
+        with self._api.begin() as connection:
+            flavor = connection.exec_driver_sql(
+                "SELECT id FROM flavors WHERE name = ?",
+                (mould.flavor,)).scalar()
         with self._cell.begin() as connection:
-            row = connection.exec_driver_sql(
-                "SELECT host, display_name FROM instances WHERE uuid = ?",
-                (original,)).one()
             nodes = {r.host: r for r in connection.exec_driver_sql(
                 "SELECT host, hypervisor_hostname, id FROM compute_nodes "
                 "WHERE deleted = 0")}
-        source_host, source_name = row
-        providers = {name: self._providers(name) for name in
-                     {source_host} | {c.host for c in copies}}
-        for copy in copies:
-            self._allocate(allocation, copy, providers[source_host],
-                           providers[copy.host])
-        for engine in (self._cell, self._api):
+        for engine, rows in zip((self._cell, self._api), mould.rows):
             with engine.begin() as connection:
-                for table, columns in _tables(connection):
-                    key = "uuid" if table == "instances" else "instance_uuid"
-                    rows = connection.exec_driver_sql(
-                        'SELECT * FROM "%s" WHERE %s = ?' % (table, key),
-                        (original,)).mappings().all()
-                    for copy in copies:
-                        for found in rows:
-                            _insert(connection, table, _changed(
-                                table, found, original, source_name, copy,
-                                nodes))
-                if engine is self._cell:
-                    for copy in copies:
+                for copy in copies:
+                    for table, row in rows:
+                        _insert(connection, table, _changed(
+                            table, row, mould.uuid, flavor, copy,
+                            nodes[copy.host]))
+                    if engine is self._cell:
                         self._finish(connection, copy)
 
     def _finish(self, connection: typing.Any, copy: Copy) -> None:
@@ -108,19 +138,15 @@ class Copier:
         driver.HYPERVISORS[copy.host].guests[copy.uuid] = fake.FakeInstance(
             "instance-%08x" % number, power_state.RUNNING, copy.uuid)
 
-    def _allocate(self, allocation: dict[str, typing.Any], copy: Copy,
-                  source: dict[str, str], target: dict[str, str]) -> None:
-        names = {key: suffix for suffix, key in source.items()}
-        body = {
+    def _allocate(self, mould: Mould, copy: Copy,
+                  providers: dict[str, str]) -> None:
+        answer = self._placement.put("/allocations/%s" % copy.uuid, {
             "allocations": {
-                target[names[provider]]: {"resources": held["resources"]}
-                for provider, held in allocation["allocations"].items()},
-            "project_id": allocation["project_id"],
-            "user_id": allocation["user_id"],
+                providers[suffix]: {"resources": resources}
+                for suffix, resources in mould.resources.items()},
+            "project_id": mould.project, "user_id": mould.user,
             "consumer_generation": None,
-        }
-        answer = self._placement.put("/allocations/%s" % copy.uuid, body,
-                                     version=PLACEMENT_VERSION)
+        }, version=PLACEMENT_VERSION)
         if answer.status != 204:
             raise CopyError("instance %s does not fit on %s: %s" % (
                 copy.name, copy.host, answer.body))
@@ -135,35 +161,62 @@ class Copier:
         return self._placement.get(url, version=PLACEMENT_VERSION).body
 
 
-def _tables(connection: typing.Any) -> typing.Iterator[
-        tuple[str, list[str]]]:
-    """The tables that hold something about an instance."""
-    names = [r[0] for r in connection.exec_driver_sql(
-        "SELECT name FROM sqlite_master WHERE type = 'table'")]
-    for name in names:
-        columns = [r[1] for r in connection.exec_driver_sql(
-            'PRAGMA table_info("%s")' % name)]
+def _tables(connection: typing.Any) -> list[tuple[str, str]]:
+    """The tables that tell something of an instance, and their key."""
+    found = []
+    for (name,) in connection.exec_driver_sql(
+            "SELECT name FROM sqlite_master WHERE type = 'table'").all():
         if name in _SKIPPED or name.startswith("shadow_"):
             continue
-        if "instance_uuid" in columns or name == "instances":
-            yield name, columns
+        columns = {r[1] for r in connection.exec_driver_sql(
+            'PRAGMA table_info("%s")' % name)}
+        if name == "instances":
+            found.append((name, "uuid"))
+        elif "instance_uuid" in columns:
+            found.append((name, "instance_uuid"))
+    return found
 
 
-def _changed(table: str, row: typing.Any, original: str, name: str,
-             copy: Copy, nodes: dict[str, typing.Any]) -> dict[
+def _changed(table: str, row: dict[str, typing.Any], original: str,
+             flavor: int, copy: Copy, node: typing.Any) -> dict[
                  str, typing.Any]:
-    values = {k: v.replace(original, copy.uuid) if isinstance(v, str) else v
+    values = {k: _renewed(v, original, flavor, copy)
               for k, v in row.items() if k != "id"}
     if table == "instances":
-        node = nodes[copy.host]
+        now = datetime.datetime.now(datetime.timezone.utc).strftime(
+            "%Y-%m-%d %H:%M:%S.%f")
         values.update(
             display_name=copy.name, hostname=copy.name, host=copy.host,
-            launched_on=copy.host, node=node.hypervisor_hostname)
+            launched_on=copy.host, node=node.hypervisor_hostname,
+            instance_type_id=flavor, created_at=now, updated_at=now,
+            launched_at=now)
         if "compute_id" in values:
             values["compute_id"] = node.id
     elif "uuid" in values:
         values["uuid"] = str(uuid.uuid4())
     return values
+
+
+def _renewed(value: typing.Any, original: str, flavor: int,
+             copy: Copy) -> typing.Any:
+    """A column's value with the copy's uuid and the flavor's present id."""
+    if not isinstance(value, str):
+        return value
+    value = value.replace(original, copy.uuid)
+    if '"Flavor"' not in value:
+        return value
+    return json.dumps(_with_flavor(json.loads(value), flavor))
+
+
+def _with_flavor(value: typing.Any, flavor: int) -> typing.Any:
+    if isinstance(value, list):
+        return [_with_flavor(entry, flavor) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    changed = {k: _with_flavor(v, flavor) for k, v in value.items()}
+    if changed.get("nova_object.name") == "Flavor":
+        changed["nova_object.data"]["id"] = flavor
+    return changed
 
 
 def _insert(connection: typing.Any, table: str,

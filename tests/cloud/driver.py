@@ -135,8 +135,8 @@ class EmbeddedDriver(fake.FakeDriver):
     def unpause(self, instance: typing.Any) -> None:
         self.instances[instance.uuid].state = power_state.RUNNING
 
-    # Live migration. The manager calls these on the source, except for
-    # check_can_live_migrate_destination and post_live_migration_at_destination.
+    # Live migration. The manager calls these on the source, except for those
+    # that say "destination".
 
     def check_can_live_migrate_destination(
             self, context: typing.Any, instance: typing.Any,

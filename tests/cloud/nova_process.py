@@ -98,7 +98,8 @@ class _LogToStream(fixtures.Fixture):  # type: ignore[misc]
         handler.setFormatter(logging.Formatter(_LOG_FORMAT))
         root.addHandler(handler)
         root.setLevel(logging.INFO)
-        for name in ("alembic", "oslo_db", "stevedore", "wsgi_intercept"):
+        for name in ("alembic", "oslo_db", "placement.requestlog",
+                     "stevedore", "wsgi_intercept"):
             logging.getLogger(name).setLevel(logging.WARNING)
         self.useFixture(fixtures.MonkeyPatch(
             "oslo_log.log.setup", lambda *args: None))
@@ -119,6 +120,7 @@ class NovaServices(
         self._directory = directory
         self.placement_fixture: typing.Any = None
         self._cell_databases: typing.Any = None
+        self._moulds: dict[str, copying.Mould] = {}
         self._compute_lock = threading.Lock()
 
     def runTest(self) -> None:
@@ -127,6 +129,9 @@ class NovaServices(
     def setUp(self) -> None:
         create_context = nova_auth.NovaKeystoneContext._create_context
         super().setUp()
+        for _kind, engine in self._engines():
+            # A database in memory need not be asked whether it is there.
+            engine.pool._pre_ping = False
         # Back from the fixture's idea of a user to the real one.
         nova_auth.NovaKeystoneContext._create_context = staticmethod(
             create_context)
@@ -267,14 +272,22 @@ class NovaServices(
             if host in (None, name):
                 hypervisor.behaviour = driver.MigrationBehaviour(**fields)
 
-    def copy_instance(self, original: str,
-                      copies: list[dict[str, typing.Any]]) -> None:
+    def moulds(self) -> list[str]:
+        """The kinds of instances that can be copied without booting one."""
+        return sorted(self._moulds)
+
+    def copy_instances(self, kind: str, flavor: str,
+                       copies: list[dict[str, typing.Any]],
+                       original: str | None = None) -> None:
         """Make equals of a booted instance; see ``copying``."""
-        made = [copying.Copy(**copy) for copy in copies]
         cell = self._cell_databases._ctxt_mgrs[
             self.cell_mappings["cell1"].database_connection]
-        copying.Copier(cell.writer.get_engine(), nova_api_db.get_engine(),
-                       self.placement).copy(original, made)
+        copier = copying.Copier(cell.writer.get_engine(),
+                                nova_api_db.get_engine(), self.placement)
+        if original is not None:
+            self._moulds[kind] = copier.mould(original, flavor)
+        copier.copy(self._moulds[kind],
+                    [copying.Copy(**copy) for copy in copies])
 
     def count_resources(self) -> None:
         """Let every compute service and the scheduler look around."""
@@ -355,7 +368,8 @@ def main() -> None:
         "reset": services.reset,
         "hosts": services.hosts,
         "add_host": services.add_host,
-        "copy_instance": services.copy_instance,
+        "moulds": services.moulds,
+        "copy_instances": services.copy_instances,
         "count_resources": services.count_resources,
         "start_compute": services.start_compute,
         "stop_compute": services.stop_compute,

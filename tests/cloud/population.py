@@ -13,15 +13,17 @@
 """From a declaration to API calls: flavors, aggregates, groups, instances.
 
 Everything goes through Nova's public API as the cloud's administrator, so a
-declared state is one that an operator could have made. Instances are asked
-for first and waited for together. Few requests are in flight at a time: Nova
-runs in one process, more would only queue.
+declared state is one that an operator could have made; only the equals of an
+instance are copied instead of booted (``fill``, see ``copying``). Instances
+are asked for first and waited for together. Few requests are in flight at a
+time: Nova runs in one process, more would only queue.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import json
 import time
 import typing
 
@@ -103,30 +105,31 @@ class Population:
         self._compute().put("/os-services/%s" % services[0]["id"],
                             json=fields)
 
-    def fill(self, instances: typing.Sequence[cloud_spec.InstanceSpec]
-             ) -> None:
-        """Boot one instance of every kind and copy it for its equals."""
-        kinds: dict[typing.Any, list[cloud_spec.InstanceSpec]] = {}
-        booted = []
-        for instance in instances:
+    def fill(self, spec: cloud_spec.CloudSpec) -> None:
+        """Boot one instance of every new kind, and copy it for its equals."""
+        booted: list[cloud_spec.InstanceSpec] = []
+        kinds: dict[str, list[cloud_spec.InstanceSpec]] = {}
+        for instance in spec.instances:
             if instance.group is not None or instance.host is None:
                 booted.append(instance)
-                continue
-            kinds.setdefault((instance.flavor, instance.project,
-                              instance.availability_zone),
-                             []).append(instance)
+            else:
+                kinds.setdefault(_kind(spec, instance), []).append(instance)
+        known = self._control_call("moulds") if kinds else []
         first = {kind: dataclasses.replace(
             members[0], name=members[0].names[0], count=1, locked=False,
-            paused=False, stopped=False) for kind, members in kinds.items()}
+            paused=False, stopped=False)
+            for kind, members in kinds.items() if kind not in known}
         servers = self.boot(booted + list(first.values()))
         for kind, members in kinds.items():
             copies = [{"name": name, "host": member.host,
                        "metadata": member.metadata}
                       for member in members for name in member.names]
-            if len(copies) > 1:
-                self._control_call(
-                    "copy_instance", original=servers[first[kind].name],
-                    copies=copies[1:])
+            original = None
+            if kind in first:
+                original = servers[first[kind].name]
+                del copies[0]
+            self._control_call("copy_instances", kind=kind, copies=copies,
+                               flavor=members[0].flavor, original=original)
         if kinds:
             self._control_call("count_resources")
         unusual = [i for members in kinds.values() for i in members
@@ -264,6 +267,14 @@ class Population:
                     "/os-server-groups",
                     params={"all_projects": "true"}).json()["server_groups"])
         return self._groups[name]
+
+
+def _kind(spec: cloud_spec.CloudSpec,
+          instance: cloud_spec.InstanceSpec) -> str:
+    """Instances of one kind differ in name, host and metadata only."""
+    flavor = next(f for f in spec.flavors if f.name == instance.flavor)
+    return json.dumps([dataclasses.asdict(flavor), instance.project,
+                       instance.availability_zone], sort_keys=True)
 
 
 def _aggregates(spec: cloud_spec.CloudSpec) -> typing.Iterator[

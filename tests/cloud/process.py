@@ -146,8 +146,8 @@ class ServiceProcess:
             descriptors = (reading,)
         with open(self.log_path, "ab") as log:
             self._child = subprocess.Popen(
-                self._command + list(arguments), stdin=subprocess.DEVNULL, stdout=log,
-                stderr=log, env=environment, pass_fds=descriptors,
+                [*self._command, *arguments], stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, env=environment, pass_fds=descriptors,
                 start_new_session=True)
         if reading >= 0:
             os.close(reading)

@@ -43,12 +43,17 @@ class Watcher:
         self._port = 0
 
     @property
+    def record(self) -> process.Record | None:
+        """What the running process says about itself."""
+        return self._process.record
+
+    @property
     def running(self) -> bool:
-        return self._process.record is not None
+        return self.record is not None
 
     @property
     def control(self) -> control.ControlClient:
-        record = self._process.record
+        record = self.record
         if record is None:
             raise control.ControlError("Watcher does not run")
         return control.ControlClient(record.ports["control"])

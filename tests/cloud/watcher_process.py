@@ -16,7 +16,7 @@
 
 The three services share one process, since the in-memory transport of
 oslo.messaging does not leave it. They are Watcher's own classes, started by
-hand on native threads. Two things are adapted:
+hand. Two things are adapted:
 
 * The heartbeat of a service keeps the service's name in a class attribute;
   with two services in the process the second would speak for both. Here each
@@ -26,42 +26,58 @@ hand on native threads. Two things are adapted:
   therefore begin with BEGIN IMMEDIATE, so that they queue. The journal is a
   write-ahead log, and readers do not wait.
 
-The module tolerates Watcher 14 to 17: what only some releases have is looked
-for, not assumed.
+Watcher below 16 runs on eventlet and names its services differently; the
+module tolerates both.
 """
 
 from __future__ import annotations
 
+from importlib import metadata
 import os
 import pathlib
 import signal
-import socketserver
 import sqlite3
 import sys
 import threading
 import time
 import typing
-from wsgiref import simple_server
 
 from tests.cloud import process
 
 process.leave_with_parent()
-os.environ["OS_WATCHER_DISABLE_EVENTLET_PATCHING"] = "true"
+_RELEASE = int(metadata.version("python-watcher").split(".")[0])
+_GREEN = _RELEASE < 16
+os.environ["OS_WATCHER_DISABLE_EVENTLET_PATCHING"] = str(not _GREEN).lower()
+if _GREEN:
+    from watcher import eventlet as watcher_eventlet
+
+    watcher_eventlet.patch()
+
+import socketserver  # noqa: E402
+from wsgiref import simple_server  # noqa: E402
 
 from oslo_config import cfg  # noqa: E402
 from oslo_db.sqlalchemy import enginefacade  # noqa: E402
 import sqlalchemy  # noqa: E402
 import sqlalchemy.event  # noqa: E402
 from watcher.api import app as watcher_app  # noqa: E402
-from watcher.applier import service as applier_service  # noqa: E402
+from watcher.applier import manager as applier_manager  # noqa: E402
 from watcher.applier import sync as applier_sync  # noqa: E402
 from watcher.common import service as watcher_service  # noqa: E402
 from watcher.db.sqlalchemy import migration  # noqa: E402
+from watcher.decision_engine import (  # noqa: E402
+    manager as decision_engine_manager)
 from watcher.decision_engine.model.collector import (  # noqa: E402
     manager as collector_manager)
 from watcher.decision_engine import (  # noqa: E402
-    service as decision_engine_service)
+    scheduling as decision_engine_scheduling)
 from watcher.decision_engine import sync as decision_engine_sync  # noqa: E402
+
+try:
+    from watcher.applier.service import ApplierService
+    from watcher.decision_engine.service import DecisionEngineService
+except ImportError:
+    ApplierService = DecisionEngineService = None
 
 from tests.cloud import control  # noqa: E402
 
@@ -117,34 +133,43 @@ def forget() -> None:
 
 # The services.
 
-class Heartbeat(
-        watcher_service.ServiceHeartbeat):  # type: ignore[misc]
-    """A heartbeat that knows its own service's name."""
+def separate_heartbeats() -> None:
+    """Let every heartbeat speak for the service that it was made for."""
+    heartbeat = watcher_service.ServiceHeartbeat
+    initialize, send = heartbeat.__init__, heartbeat.send_beat
+    lock = threading.RLock()
 
-    _lock = threading.RLock()
-
-    def __init__(self, *args: typing.Any, service_name: str | None = None,
+    def __init__(self: typing.Any, *args: typing.Any,
+                 service_name: str | None = None,
                  **kwargs: typing.Any) -> None:
         self._own_name = service_name
-        super().__init__(*args, service_name=service_name, **kwargs)
+        initialize(self, *args, service_name=service_name, **kwargs)
 
-    def send_beat(self) -> None:
-        with self._lock:
-            watcher_service.ServiceHeartbeat.service_name = self._own_name
-            _BASE_HEARTBEAT.service_name = self._own_name
-            super().send_beat()
+    def send_beat(self: typing.Any) -> None:
+        with lock:
+            heartbeat.service_name = self._own_name
+            send(self)
 
-
-_BASE_HEARTBEAT = watcher_service.ServiceHeartbeat
+    heartbeat.__init__, heartbeat.send_beat = __init__, send_beat
 
 
 def start_services() -> None:
-    watcher_service.ServiceHeartbeat = Heartbeat
+    separate_heartbeats()
     decision_engine_sync.Syncer().sync()
     applier_sync.Syncer().sync()
-    for service in (decision_engine_service.DecisionEngineService(),
-                    applier_service.ApplierService()):
+    for service in _services():
         service.start()
+
+
+def _services() -> list[typing.Any]:
+    if DecisionEngineService is not None:
+        return [DecisionEngineService(), ApplierService()]
+    return [
+        watcher_service.Service(
+            decision_engine_manager.DecisionEngineManager),
+        decision_engine_scheduling.DecisionEngineSchedulingService(),
+        watcher_service.Service(applier_manager.ApplierManager),
+    ]
 
 
 def _collector() -> typing.Any:
@@ -207,9 +232,9 @@ def main() -> None:
     directory = pathlib.Path(sys.argv[1]).resolve()
     wanted_port = int(sys.argv[2]) if len(sys.argv) > 2 else 0
     signal.signal(signal.SIGTERM, lambda *args: os._exit(0))
-    watcher_service.prepare_service(
-        ["watcher", "--config-file", str(directory / "watcher.conf")],
-        cfg.CONF)
+    # Watcher 14 parses the process's own arguments again later.
+    sys.argv = ["watcher", "--config-file", str(directory / "watcher.conf")]
+    watcher_service.prepare_service(sys.argv, cfg.CONF)
     prepare_database(directory / "watcher.sqlite")
     cancel_interrupted_audits()
     start_services()

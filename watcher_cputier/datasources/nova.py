@@ -18,7 +18,6 @@ needs and nothing of Nova's wire format.
 
 from collections.abc import Mapping
 import dataclasses
-import re
 from typing import Any
 
 from keystoneauth1 import adapter as ksa_adapter
@@ -43,7 +42,6 @@ _POLICIES = {
     "os-migrations": "os_compute_api:os-migrations:index",
 }
 
-_GROUPED = re.compile(r"^(resources|trait)([a-zA-Z0-9_-]{0,64}):(.+)$")
 _HOST_KEY = "OS-EXT-SRV-ATTR:host"
 _OVER = {
     "cancelled",
@@ -296,57 +294,20 @@ class Nova:
 def flavor(
     record: Mapping[str, Any], *, from_volume: bool = False
 ) -> model.Flavor:
-    """The request of a server's embedded flavor, as the scheduler makes it.
-
-    ``resources:`` overrides what Nova derives from vCPUs, memory and disk,
-    0 takes it out; numbered groups stand for themselves.
+    """A server's embedded flavor.
 
     :param from_volume: whether the root disk is a volume, which takes no
         DISK_GB of the host
     """
-    specs = {str(k): str(v) for k, v in record["extra_specs"].items()}
     swap_gb = -(-int(record.get("swap") or 0) // 1024)
     root_gb = 0 if from_volume else int(record["disk"])
-    disk_gb = root_gb + int(record.get("ephemeral") or 0) + swap_gb
-    resources: dict[str, dict[str, int]] = {
-        "": {
-            "VCPU": int(record["vcpus"]),
-            "MEMORY_MB": int(record["ram"]),
-            "DISK_GB": disk_gb,
-        }
-    }
-    required: dict[str, set[str]] = {}
-    forbidden: dict[str, set[str]] = {}
-    for key, value in specs.items():
-        matched = _GROUPED.match(key)
-        if matched is None:
-            continue
-        kind, suffix, name = matched.groups()
-        if kind == "resources" and value.isdigit():
-            resources.setdefault(suffix, {})[name] = int(value)
-        elif kind == "trait" and value == "required":
-            required.setdefault(suffix, set()).add(name)
-        elif kind == "trait" and value == "forbidden":
-            forbidden.setdefault(suffix, set()).add(name)
-    return model.Flavor(
+    return model.Flavor.of(
         name=record.get("original_name", ""),
         vcpus=int(record["vcpus"]),
         memory_mb=int(record["ram"]),
-        disk_gb=disk_gb,
-        groups=tuple(
-            model.RequestGroup(
-                suffix=suffix,
-                resources=model.frozen_map(
-                    {
-                        name: amount
-                        for name, amount in resources.get(suffix, {}).items()
-                        if amount
-                    }
-                ),
-                required_traits=frozenset(required.get(suffix, ())),
-                forbidden_traits=frozenset(forbidden.get(suffix, ())),
-            )
-            for suffix in sorted({*resources, *required, *forbidden})
-        ),
-        extra_specs=model.frozen_map(specs),
+        disk_gb=root_gb + int(record.get("ephemeral") or 0) + swap_gb,
+        extra_specs={
+            str(key): str(value)
+            for key, value in record["extra_specs"].items()
+        },
     )

@@ -19,7 +19,7 @@ Who is believed about what:
 * Placement about capacity and who holds how much of it.
 
 Tiers and units. An instance's tier is told from its flavor's request (see
-:mod:`~watcher_cputier.datasources.accounting`), else it is the configured
+:mod:`~watcher_cputier.accounting`), else it is the configured
 default tier, else none. Where Placement has allocations for it, its word
 counts and a difference is reported.
 
@@ -36,8 +36,8 @@ doubled: both are reported with what mends them, and count.
 
 from collections.abc import Iterable, Mapping
 
+from watcher_cputier import accounting
 from watcher_cputier import model
-from watcher_cputier.datasources import accounting
 from watcher_cputier.datasources import compute_model
 from watcher_cputier.datasources import nova as nova_source
 from watcher_cputier.datasources import placement as placement_source
