@@ -1,0 +1,131 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Tables of the documentation that are read from the code.
+
+``audit-parameters``
+    the audit parameters, from ``watcher_cputier.parameters.PARAMETERS``
+``efficacy-indicators``
+    the indicators, from ``watcher_cputier.goals.indicators``
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+import inspect
+import json
+from typing import Any
+
+from docutils import nodes
+from docutils import statemachine
+from sphinx import application
+from sphinx.util import docutils
+
+from watcher_cputier import parameters
+from watcher_cputier.goals import indicators
+
+
+class Table(docutils.SphinxDirective):
+    """A list-table, one row a record."""
+
+    has_content = False
+    header: Sequence[str]
+    widths: Sequence[int]
+
+    def rows(self) -> Iterator[Sequence[str]]:
+        """Cells in reStructuredText."""
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        lines = [
+            ".. list-table::",
+            "   :header-rows: 1",
+            f"   :widths: {' '.join(str(width) for width in self.widths)}",
+            "",
+        ]
+        for cells in (self.header, *self.rows()):
+            for index, cell in enumerate(cells):
+                lines.append(f"   {'*' if index == 0 else ' '} - {cell}")
+        self.env.note_dependency(self._source())
+        parent = nodes.Element()
+        self.state.nested_parse(
+            statemachine.StringList(lines, source=self._source()), 0, parent
+        )
+        return parent.children
+
+    def _source(self) -> str:
+        return inspect.getsourcefile(inspect.getmodule(self.rows)) or ""
+
+
+class AuditParameters(Table):
+    """Name, type, default and meaning of each audit parameter."""
+
+    header = ("Parameter", "Takes", "Default", "Meaning")
+    widths = (22, 22, 14, 42)
+
+    def rows(self) -> Iterator[Sequence[str]]:
+        for parameter in parameters.PARAMETERS:
+            yield (
+                f"``{parameter.name}``",
+                words(parameter.schema),
+                f"``{json.dumps(parameter.default)}``",
+                parameter.help.replace("`", "``"),
+            )
+
+
+class EfficacyIndicators(Table):
+    """Name, unit and meaning of each efficacy indicator."""
+
+    header = ("Indicator", "Unit", "Meaning")
+    widths = (38, 10, 52)
+
+    def rows(self) -> Iterator[Sequence[str]]:
+        of_tier = indicators.of_tier("<tier>")
+        for indicator in (*indicators.QUOTA, *of_tier):
+            yield (
+                f"``{indicator.name}``",
+                indicator.unit or "count",
+                indicator.description,
+            )
+
+
+def words(schema: Mapping[str, Any]) -> str:
+    """A JSON schema as an operator would say it."""
+    if "anyOf" in schema:
+        return " or ".join(words(one) for one in schema["anyOf"])
+    if "enum" in schema:
+        return " or ".join(f"``{json.dumps(v)}``" for v in schema["enum"])
+    kind = schema["type"]
+    if schema.get("pattern", "").endswith("%$"):
+        return "percentage"
+    if kind == "array":
+        return f"list of {schema['items']['type']}s"
+    if kind == "object":
+        (value,) = schema["patternProperties"].values()
+        return f"map of name to {words(value)}"
+    return kind + _limits(schema)
+
+
+def _limits(schema: Mapping[str, Any]) -> str:
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is not None and high is not None:
+        return f" from {low} to {high}"
+    if low is not None:
+        return f", at least {low}"
+    if high is not None:
+        return f", at most {high}"
+    return ""
+
+
+def setup(app: application.Sphinx) -> dict[str, Any]:
+    """Register the directives."""
+    app.add_directive("audit-parameters", AuditParameters)
+    app.add_directive("efficacy-indicators", EfficacyIndicators)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
