@@ -38,6 +38,13 @@ from typing import TypeVar
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
+# Gold, silver and bronze where nobody says otherwise:
+# name: (CFS shares per vCPU, multiplier), highest tier first.
+BUILT_IN_TIERS = {
+    "gold": (512, 100.0),
+    "silver": (333, 50.0),
+    "bronze": (167, 25.0),
+}
 SHARING_TRAIT = "MISC_SHARES_VIA_AGGREGATE"
 _GROUPED_SPEC = re.compile(r"^(resources|trait)([a-zA-Z0-9_-]{0,64}):(.+)$")
 
@@ -47,6 +54,11 @@ def frozen_map(items: Mapping[_K, _V] | None = None) -> Mapping[_K, _V]:
     return types.MappingProxyType(
         dict(sorted((items or {}).items(), key=lambda item: str(item[0])))
     )
+
+
+def default_class(tier: str) -> str:
+    """The class that represents a tier unless told otherwise."""
+    return "CUSTOM_VCPU_" + re.sub("[^A-Z0-9]", "_", tier.upper())
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,8 +28,7 @@ from watcher_cputier import parameters
 GROUP = "cputier"
 TIER_GROUP_PREFIX = "cputier_tier_"
 
-# name: (cpu_shares, multiplier), highest tier first
-BUILT_IN = {"gold": (512, 100.0), "silver": (333, 50.0), "bronze": (167, 25.0)}
+BUILT_IN = model.BUILT_IN_TIERS
 
 OPTIONS = [
     cfg.ListOpt(
@@ -144,9 +143,7 @@ cured first.
     ]
 
 
-def default_class(name: str) -> str:
-    """CUSTOM_VCPU_<NAME>."""
-    return "CUSTOM_VCPU_" + re.sub("[^A-Z0-9]", "_", name.upper())
+default_class = model.default_class
 
 
 def register(conf: cfg.ConfigOpts) -> None:
