@@ -239,12 +239,21 @@ def plan(
     cluster: model.Cluster,
     diagnosis: diagnosing.Diagnosis,
     params: parameters.Parameters,
+    extensions: constraints.Extensions | None = None,
 ) -> Plan:
     """Plan the migrations that bring hosts back to their quotas.
 
+    :param extensions: further rules and rankers that the operator switched
+        on
     :returns: a plan; empty where no host is over quota
     """
-    ledger = Ledger(cluster)
+    search = _Search(
+        cluster=cluster,
+        diagnosis=diagnosis,
+        params=params,
+        ledger=Ledger(cluster),
+        extensions=extensions or constraints.Extensions(),
+    )
     found: list[Migration] = []
     unresolved: list[Unresolved] = []
     before = {(e.host, e.tier): e.units for e in diagnosis.excesses}
@@ -255,7 +264,7 @@ def plan(
             for excess in diagnosis.excesses
             if excess.tier == account
         ]
-        found += _sweep(cluster, diagnosis, params, ledger, work)
+        found += _sweep(search, work)
         unresolved += [
             _unresolved(cluster, item) for item in work if item.left > 0
         ]
@@ -325,13 +334,30 @@ def _holders(
     ]
 
 
-def _sweep(
-    cluster: model.Cluster,
-    diagnosis: diagnosing.Diagnosis,
-    params: parameters.Parameters,
-    ledger: Ledger,
-    work: list[_Open],
-) -> Iterable[Migration]:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Search:
+    """What one run of the planner works with."""
+
+    cluster: model.Cluster
+    diagnosis: diagnosing.Diagnosis
+    params: parameters.Parameters
+    ledger: Ledger
+    extensions: constraints.Extensions
+
+    def proposal(
+        self, instance: model.Instance, target: model.Host
+    ) -> constraints.Proposal:
+        """One instance to one host, in the present state of the plan."""
+        return constraints.Proposal(
+            cluster=self.cluster,
+            diagnosis=self.diagnosis,
+            occupancy=self.ledger,
+            instance=instance,
+            target=target,
+        )
+
+
+def _sweep(search: _Search, work: list[_Open]) -> Iterable[Migration]:
     """Serve all hosts over quota in one tier, the largest victim first."""
     while True:
         choices = [
@@ -343,9 +369,7 @@ def _sweep(
             return
         _, _, item, victim = min(choices, key=lambda choice: choice[:2])
         item.candidates.remove(victim)
-        best, rejections = _best_target(
-            cluster, diagnosis, params, ledger, victim
-        )
+        best, rejections = _best_target(search, victim)
         if best is None:
             item.refusals.append(
                 Refusal(
@@ -356,7 +380,7 @@ def _sweep(
             )
             continue
         target, weight = best
-        ledger.arrive(cluster, victim, target)
+        search.ledger.arrive(search.cluster, victim, target)
         yield Migration(
             instance=victim,
             source=item.excess.host,
@@ -365,18 +389,14 @@ def _sweep(
             units=victim.units,
             relief=min(victim.units, item.left),
             excess=item.excess,
-            drained=diagnosis.drained.get(item.excess.host, ""),
+            drained=search.diagnosis.drained.get(item.excess.host, ""),
             weight=weight,
         )
         item.left -= victim.units
 
 
 def _best_target(
-    cluster: model.Cluster,
-    diagnosis: diagnosing.Diagnosis,
-    params: parameters.Parameters,
-    ledger: Ledger,
-    instance: model.Instance,
+    search: _Search, instance: model.Instance
 ) -> tuple[
     tuple[model.Host, weigher.Weight] | None,
     dict[str, constraints.Rejection],
@@ -384,24 +404,26 @@ def _best_target(
     """The best weighed feasible host, and why the others are not."""
     rejections: dict[str, constraints.Rejection] = {}
     ranked = []
-    for host in cluster.hosts:
-        rejection = constraints.reject_target(
-            constraints.Proposal(
-                cluster=cluster,
-                diagnosis=diagnosis,
-                occupancy=ledger,
-                instance=instance,
-                target=host,
-            )
-        )
+    for host in search.cluster.hosts:
+        move = search.proposal(instance, host)
+        rejection = constraints.reject_target(move, search.extensions)
         if rejection is not None:
             rejections[host.name] = rejection
             continue
-        weight = _weigh(params, ledger, instance, host)
+        weight = _weigh(search.params, search.ledger, instance, host)
+        extra = sum(
+            ranker(move) for ranker in search.extensions.rankers.values()
+        )
         # Rounded, so that the order of a sum does not decide a tie.
         rank = (
-            -round(weight.value, 9),
-            _utilisation(cluster, diagnosis, ledger, instance, host),
+            -round(weight.value + extra, 9),
+            _utilisation(
+                search.cluster,
+                search.diagnosis,
+                search.ledger,
+                instance,
+                host,
+            ),
             host.name,
         )
         ranked.append((rank, host, weight))

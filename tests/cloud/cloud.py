@@ -42,9 +42,10 @@ import time
 import typing
 
 import fixtures
-from keystoneauth1 import adapter
+from keystoneauth1 import adapter as ksa_adapter
 from keystoneauth1.identity import v3
 from keystoneauth1 import session
+import requests
 import yaml
 
 from tests.cloud import control
@@ -70,7 +71,7 @@ class CloudError(RuntimeError):
     """The cloud cannot be started or reached."""
 
 
-class EmbeddedCloud(fixtures.Fixture):  # type: ignore[misc]
+class EmbeddedCloud(fixtures.Fixture):
     """Real Placement, Nova and Watcher below one directory."""
 
     def __init__(self, spec: cloud_spec.CloudSpec | None = None,
@@ -91,7 +92,7 @@ class EmbeddedCloud(fixtures.Fixture):  # type: ignore[misc]
         self._with_watcher = with_watcher
         self._copy_instances = copy_instances
         self._adapters: dict[tuple[str, str, str | None],
-                             adapter.Adapter] = {}
+                             ksa_adapter.Adapter] = {}
 
     # Lifecycle.
 
@@ -125,7 +126,8 @@ class EmbeddedCloud(fixtures.Fixture):  # type: ignore[misc]
                 self._populate(self._initial)
             if self._with_watcher:
                 self.watcher.wait()
-        except (process.ProcessError, control.ControlError) as error:
+        except (process.ProcessError, control.ControlError,
+                population.PopulationError) as error:
             self.stop()
             raise CloudError("the embedded cloud did not start: %s" %
                              error) from error
@@ -236,6 +238,8 @@ class EmbeddedCloud(fixtures.Fixture):  # type: ignore[misc]
             else:
                 target.unlink(missing_ok=True)
         (self.directory / "tmp").mkdir()
+        # Wherever it lives, no repository shall see it.
+        (self.directory / ".gitignore").write_text("*\n")
         pid = os.getpid()
         path.write_text(json.dumps({
             "pid": pid, "started": process.start_time(pid),
@@ -253,7 +257,8 @@ class EmbeddedCloud(fixtures.Fixture):  # type: ignore[misc]
                    "auth": self._auth(name)}
             for name in keystone.USERS}}))
 
-    def _auth(self, user: str, project: str | None = None) -> dict[str, str]:
+    def _auth(self, user: str, project: str | None = None) -> dict[
+            str, typing.Any]:
         return {"auth_url": self.auth_url, "username": user,
                 "password": keystone.PASSWORD,
                 "project_name": project or keystone.USERS[user][0],
@@ -290,26 +295,28 @@ class EmbeddedCloud(fixtures.Fixture):  # type: ignore[misc]
     # Clients.
 
     def adapter(self, service: str, user: str = "admin",
-                project: str | None = None) -> adapter.Adapter:
+                project: str | None = None) -> ksa_adapter.Adapter:
         """A keystoneauth adapter for a service type, as a user."""
         key = (service, user, project)
         if key not in self._adapters:
+            http = requests.Session()
+            # A proxy of the environment must not see loopback traffic.
+            http.trust_env = False
             keystone_session = session.Session(
-                auth=v3.Password(**self._auth(user, project)))
-            keystone_session.trust_env = False
+                auth=v3.Password(**self._auth(user, project)), session=http)
             version = {"compute": population.COMPUTE_VERSION,
                        "placement": PLACEMENT_VERSION}.get(service)
-            self._adapters[key] = adapter.Adapter(
+            self._adapters[key] = ksa_adapter.Adapter(
                 keystone_session, service_type=service, interface="public",
                 region_name=keystone.REGION,
                 default_microversion=version)
         return self._adapters[key]
 
-    def _compute(self, project: str | None = None) -> adapter.Adapter:
+    def _compute(self, project: str | None = None) -> ksa_adapter.Adapter:
         return self.adapter("compute", project=project)
 
     @property
-    def placement(self) -> adapter.Adapter:
+    def placement(self) -> ksa_adapter.Adapter:
         return self.adapter("placement")
 
     def connection(self, user: str = "admin") -> connection.Connection:

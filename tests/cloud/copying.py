@@ -118,7 +118,8 @@ class Copier:
             nodes = {r.host: r for r in connection.exec_driver_sql(
                 "SELECT host, hypervisor_hostname, id FROM compute_nodes "
                 "WHERE deleted = 0")}
-        for engine, rows in zip((self._cell, self._api), mould.rows):
+        for engine, rows in zip((self._cell, self._api), mould.rows,
+                                strict=True):
             with engine.begin() as connection:
                 for copy in copies:
                     for table, row in rows:

@@ -57,6 +57,8 @@ class Hypervisor:
         default_factory=MigrationBehaviour)
     guests: dict[str, fake.FakeInstance] = dataclasses.field(
         default_factory=dict)
+    # Running migrations off this host by instance, and how to end them.
+    endings: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 HYPERVISORS: dict[str, Hypervisor] = {}
@@ -67,7 +69,19 @@ def register() -> None:
     sys.modules["nova.virt.embedded_cloud"] = sys.modules[__name__]
 
 
-class EmbeddedDriver(fake.FakeDriver):
+def abort_migrations(patience_seconds: float = 3.0) -> None:
+    """End what is on its way, so that nothing acts on a reset cloud."""
+    running = [h for h in HYPERVISORS.values() if h.endings]
+    for hypervisor in running:
+        for instance in hypervisor.endings:
+            hypervisor.endings[instance] = "aborted"
+    deadline = time.monotonic() + patience_seconds
+    while (any(h.endings for h in running)
+           and time.monotonic() < deadline):
+        time.sleep(_POLL_SECONDS)
+
+
+class EmbeddedDriver(fake.FakeDriver):  # type: ignore[misc]
     """A host as it is declared, with migrations that can go wrong."""
 
     def init_host(self, host: str) -> None:
@@ -80,7 +94,7 @@ class EmbeddedDriver(fake.FakeDriver):
         self.resources = fake.Resources(
             vcpus=spec.vcpus, memory_mb=spec.memory_mb, local_gb=spec.disk_gb)
         self.instances = self.hypervisor.guests
-        self._ending: dict[str, str] = {}
+        self._ending = self.hypervisor.endings
 
     def get_available_resource(self, nodename: str) -> dict[str, typing.Any]:
         resources = super().get_available_resource(nodename)
@@ -164,16 +178,16 @@ class EmbeddedDriver(fake.FakeDriver):
                    and not self._ending[instance.uuid]):
                 time.sleep(min(_POLL_SECONDS, behaviour.duration_seconds))
             ending = self._ending[instance.uuid]
+            if ending == "aborted":
+                recover_method(context, instance, dest, migrate_data,
+                               migration_status="cancelled")
+            elif behaviour.outcome == "fail" and ending != "forced":
+                recover_method(context, instance, dest, migrate_data)
+            else:
+                post_method(context, instance, dest, block_migration,
+                            migrate_data)
         finally:
-            del self._ending[instance.uuid]
-        if ending == "aborted":
-            recover_method(context, instance, dest, migrate_data,
-                           migration_status="cancelled")
-        elif behaviour.outcome == "fail" and ending != "forced":
-            recover_method(context, instance, dest, migrate_data)
-        else:
-            post_method(context, instance, dest, block_migration,
-                        migrate_data)
+            self._ending.pop(instance.uuid, None)
 
     def live_migration_force_complete(self, instance: typing.Any) -> None:
         if instance.uuid in self._ending:

@@ -64,7 +64,6 @@ from nova import objects  # noqa: E402
 from nova import quota  # noqa: E402
 from nova.scheduler.client import report  # noqa: E402
 from nova.scheduler import host_manager  # noqa: E402
-from nova import test as nova_test  # noqa: E402
 from nova.tests import fixtures as nova_fixtures  # noqa: E402
 from nova.tests.functional import fixtures as func_fixtures  # noqa: E402
 from nova.tests.functional import integrated_helpers  # noqa: E402
@@ -88,7 +87,7 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s [%(name)s] %(message)s"
 LOG = logging.getLogger(__name__)
 
 
-class _LogToStream(fixtures.Fixture):  # type: ignore[misc]
+class _LogToStream(fixtures.Fixture):
     """Instead of Nova's StandardLogging, which keeps all logs in memory."""
 
     def _setUp(self) -> None:
@@ -105,7 +104,7 @@ class _LogToStream(fixtures.Fixture):  # type: ignore[misc]
             "oslo_log.log.setup", lambda *args: None))
 
 
-class _NoNotifications(fixtures.Fixture):  # type: ignore[misc]
+class _NoNotifications(fixtures.Fixture):
     """Instead of Nova's NotificationFixture, which keeps them in memory."""
 
 
@@ -157,7 +156,7 @@ class NovaServices(
 
     def _configure(self) -> None:
         paste = pathlib.Path(sys.prefix) / "etc" / "nova" / "api-paste.ini"
-        for group, options in {
+        settings: dict[str, dict[str, typing.Any]] = {
             "wsgi": {"api_paste_config": str(paste)},
             "compute": {
                 # Inventories changed through the API are seen at once, kept.
@@ -169,7 +168,8 @@ class NovaServices(
                         "max_concurrent_live_migrations": 0,
                         "state_path": str(self._directory / "nova")},
             "quota": {"driver": "nova.quota.NoopQuotaDriver"},
-        }.items():
+        }
+        for group, options in settings.items():
             super().flags(group=None if group == "DEFAULT" else group,
                           **options)
 
@@ -195,6 +195,7 @@ class NovaServices(
     # Operations of the control service.
 
     def reset(self) -> None:
+        driver.abort_migrations()
         for host in list(self.computes):
             self.stop_compute(host)
         for kind, engine in self._engines():

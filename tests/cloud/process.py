@@ -139,7 +139,8 @@ class ServiceProcess:
         self.stop()
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         environment = dict(self._environment)
-        reading, descriptors = -1, ()
+        reading = -1
+        descriptors: tuple[int, ...] = ()
         if not detached:
             reading, self._lifeline = os.pipe()
             environment[LIFELINE] = str(reading)

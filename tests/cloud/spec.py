@@ -298,23 +298,15 @@ def _value(hint: typing.Any, field: typing.Any, value: typing.Any, path: str,
 
 def _violations(spec: CloudSpec) -> typing.Iterator[str]:
     hosts = [h.name for h in spec.hosts]
-    flavors = {f.name for f in spec.flavors}
-    groups = {g.name for g in spec.server_groups}
-    yield from _repeated("hosts", hosts)
-    yield from _repeated("flavors", [f.name for f in spec.flavors])
-    yield from _repeated("aggregates", [a.name for a in spec.aggregates])
-    yield from _repeated("server_groups", [g.name for g in
-                                           spec.server_groups])
-    yield from _repeated("instances", [name for i in spec.instances
-                                       for name in i.names])
-    yield from _repeated("events", [e.name for e in spec.events])
-    for one in sorted(set(hosts)):
-        for other in sorted(set(hosts)):
-            if one != other and one in other:
-                yield ("hosts: %r is a substring of %r: Watcher finds compute "
-                       "nodes by a fuzzy match on their names and would take "
-                       "one for the other; choose names of one length, such "
-                       "as host-01" % (one, other))
+    for path, names in (
+            ("hosts", hosts),
+            ("flavors", [f.name for f in spec.flavors]),
+            ("aggregates", [a.name for a in spec.aggregates]),
+            ("server_groups", [g.name for g in spec.server_groups]),
+            ("instances", [n for i in spec.instances for n in i.names]),
+            ("events", [e.name for e in spec.events])):
+        yield from _repeated(path, names)
+    yield from _ambiguous(sorted(set(hosts)))
     for host in spec.hosts:
         yield from _host_violations(host)
     for aggregate in spec.aggregates:
@@ -323,19 +315,35 @@ def _violations(spec: CloudSpec) -> typing.Iterator[str]:
                 yield "aggregates.%s.hosts: no host %r is declared" % (
                     aggregate.name, name)
     for instance in spec.instances:
-        where = "instances.%s" % instance.name
-        if instance.flavor not in flavors:
-            yield "%s.flavor: no flavor %r is declared" % (
-                where, instance.flavor)
-        if instance.host is not None and instance.host not in hosts:
-            yield "%s.host: no host %r is declared" % (where, instance.host)
-        if instance.group is not None and instance.group not in groups:
-            yield "%s.group: no server group %r is declared" % (
-                where, instance.group)
-        if instance.count < 1:
-            yield "%s.count: must be at least 1" % where
+        yield from _instance_violations(instance, spec)
     for event in spec.events:
         yield from _event_violations(event, hosts)
+
+
+def _ambiguous(hosts: list[str]) -> typing.Iterator[str]:
+    for one in hosts:
+        for other in hosts:
+            if one != other and one in other:
+                yield ("hosts: %r is a substring of %r: Watcher finds compute "
+                       "nodes by a fuzzy match on their names and would take "
+                       "one for the other; choose names of one length, such "
+                       "as host-01" % (one, other))
+
+
+def _instance_violations(instance: InstanceSpec,
+                         spec: CloudSpec) -> typing.Iterator[str]:
+    where = "instances.%s" % instance.name
+    if instance.flavor not in {f.name for f in spec.flavors}:
+        yield "%s.flavor: no flavor %r is declared" % (where, instance.flavor)
+    if instance.host is not None and instance.host not in {
+            h.name for h in spec.hosts}:
+        yield "%s.host: no host %r is declared" % (where, instance.host)
+    if instance.group is not None and instance.group not in {
+            g.name for g in spec.server_groups}:
+        yield "%s.group: no server group %r is declared" % (
+            where, instance.group)
+    if instance.count < 1:
+        yield "%s.count: must be at least 1" % where
 
 
 def _repeated(path: str, names: list[str]) -> typing.Iterator[str]:
@@ -366,7 +374,8 @@ def _host_violations(host: HostSpec) -> typing.Iterator[str]:
 
 def _inventory_violations(where: str,
                           inventories: Inventories) -> typing.Iterator[str]:
-    for name, inventory in inventories.items():
+    untrusted: dict[str, typing.Any] = dict(inventories)
+    for name, inventory in untrusted.items():
         here = "%s.inventories.%s" % (where, name)
         if not isinstance(inventory, dict):
             yield "%s: expected a mapping such as {total: 16}" % here

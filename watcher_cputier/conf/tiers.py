@@ -68,6 +68,25 @@ Without it ``VCPU_SHARES`` or ``CUSTOM_VCPU_SHARES`` is taken, whichever some
 host has.
 """,
     ),
+    cfg.ListOpt(
+        "constraints",
+        default=[],
+        help="""
+Further rules on targets to switch on.
+
+Names of entry points in the namespace ``watcher_cputier.constraints``.
+""",
+    ),
+    cfg.ListOpt(
+        "rankers",
+        default=[],
+        help="""
+Further rankers of targets to switch on.
+
+Names of entry points in the namespace ``watcher_cputier.rankers``; their
+values are added to the weigher's.
+""",
+    ),
     cfg.IntOpt(
         "read_timeout_seconds",
         default=300,

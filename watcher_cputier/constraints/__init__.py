@@ -32,6 +32,7 @@ from watcher_cputier.constraints import instance
 from watcher_cputier.constraints import proposal
 from watcher_cputier.constraints import quota
 
+Extensions = proposal.Extensions
 Occupancy = proposal.Occupancy
 Proposal = proposal.Proposal
 Rejection = proposal.Rejection
@@ -76,9 +77,12 @@ def reject_instance(
     return None
 
 
-def reject_target(move: Proposal) -> Rejection | None:
+def reject_target(
+    move: Proposal, extensions: Extensions | None = None
+) -> Rejection | None:
     """Why a host may not take an instance; None if it may."""
-    for rule in TARGET_RULES:
+    others = extensions.target_rules.values() if extensions else ()
+    for rule in (*TARGET_RULES, *others):
         rejection = rule(move)
         if rejection is not None:
             return rejection

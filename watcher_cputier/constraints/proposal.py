@@ -12,7 +12,7 @@
 
 """The vocabulary of the checkers: proposals, occupancy and rejections."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 from typing import Protocol
 
@@ -61,5 +61,33 @@ class Proposal:
     target: model.Host
 
 
+class Ranker(Protocol):
+    """Prefers some feasible targets to others.
+
+    What it returns is added to the weigher's value, so it should lie in
+    [0, 1] times whatever weight the operator gives it.
+    """
+
+    def __call__(self, move: Proposal) -> float:
+        """How good the target is; higher wins."""
+
+
 InstanceRule = Callable[[model.Cluster, model.Instance], Rejection | None]
 TargetRule = Callable[[Proposal], Rejection | None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Extensions:
+    """Rules and rankers of others, in the order of their names (R99).
+
+    :param target_rules: {name: rule}; a rejection of theirs ends a proposal
+        like one of ours
+    :param rankers: {name: ranker}
+    """
+
+    target_rules: Mapping[str, TargetRule] = dataclasses.field(
+        default_factory=model.frozen_map
+    )
+    rankers: Mapping[str, Ranker] = dataclasses.field(
+        default_factory=model.frozen_map
+    )

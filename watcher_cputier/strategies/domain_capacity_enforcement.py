@@ -24,8 +24,10 @@ from oslo_config import cfg
 from oslo_log import log
 from watcher.decision_engine.strategy.strategies import base
 
+from watcher_cputier import constraints
 from watcher_cputier import diagnosis
 from watcher_cputier import errors
+from watcher_cputier import extensions
 from watcher_cputier import model
 from watcher_cputier import parameters
 from watcher_cputier import planner
@@ -115,7 +117,9 @@ class DomainCapacityEnforcement(base.BaseStrategy):
             details=lambda seen: diagnosis.hosts_to_detail(seen, params),
         )
         verdict = diagnosis.diagnose(cluster, params)
-        cluster, found = _plan(reader, cluster, verdict, params)
+        cluster, found = _plan(
+            reader, cluster, verdict, params, extensions.load(cfg.CONF)
+        )
         LOG.info("Reading the cloud took %s", reader.cost)
         _log(cluster, verdict, found)
         for migration in found.migrations:
@@ -219,6 +223,7 @@ def _plan(
     cluster: model.Cluster,
     verdict: diagnosis.Diagnosis,
     params: parameters.Parameters,
+    added: constraints.Extensions,
 ) -> tuple[model.Cluster, planner.Plan]:
     """Plan until Placement itself offers every target of the plan.
 
@@ -226,7 +231,7 @@ def _plan(
     before, so it ends.
     """
     while True:
-        found = planner.plan(cluster, verdict, params)
+        found = planner.plan(cluster, verdict, params, added)
         asked = reader.get_admissions(
             cluster,
             (
