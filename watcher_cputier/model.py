@@ -339,6 +339,9 @@ class Instance:
     :param excluded: whether the audit's scope excludes it
     :param opted_out: whether its metadata says ``optimize=false``
     :param pinned_zone: availability zone that it was created for, if any
+    :param image_properties: of its image, where Nova tells them
+    :param tied: what ties it to its host besides flavor and image, such as
+        a port on a device; empty if nothing is known to
     :param in_doubt: why its allocations cannot be trusted; empty if they can
     """
 
@@ -360,6 +363,10 @@ class Instance:
     opted_out: bool = False
     priority: int = 0
     pinned_zone: str | None = None
+    image_properties: Mapping[str, str] = dataclasses.field(
+        default_factory=frozen_map
+    )
+    tied: str = ""
     in_doubt: str = ""
 
     @property

@@ -185,8 +185,7 @@ class Ledger:
         charge = capacity.charge(self, instance.flavor, target) or {}
         for key, amount in charge.items():
             self._used[key] = self._used.get(key, 0) + amount
-        asked = capacity.units_asked(cluster, instance)
-        for account in cluster.accounts_of(instance):
+        for account, asked in capacity.claims(cluster, instance).items():
             here = (target.name, account)
             self._held[here] = self._held.get(here, 0) + asked
         group = cluster.group_by_member.get(instance.uuid)

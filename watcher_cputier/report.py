@@ -45,13 +45,13 @@ def refusal(item: planner.Refusal) -> str:
     """Why one instance stays, by rule, with one host as the example."""
     if item.rejection is not None:
         return f"{item.instance.name} stays ({item.rejection})"
-    if not item.targets:
-        return f"{item.instance.name} stays (there is no other host)"
     others = {
         host: rejection
         for host, rejection in item.targets.items()
         if rejection.rule != "elsewhere"
     }
+    if not others:
+        return f"{item.instance.name} stays (there is no other host)"
     counted = Counter(rejection.rule for rejection in others.values())
     parts = []
     for rule, count in sorted(counted.items()):
@@ -93,7 +93,7 @@ def summary(
     after = planner.excess_units(plan.excess_after, tiers)
     count = len(plan.migrations)
     text = (
-        f"{count} migration{'' if count == 1 else 's'} take the units over "
+        f"{count} migration{' takes' if count == 1 else 's take'} the units over "
         f"quota on {scoped} hosts from {before} to {after}"
     )
     if plan.migrations:

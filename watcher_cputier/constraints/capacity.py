@@ -38,19 +38,26 @@ from watcher_cputier.constraints import proposal
 Charge = Mapping[tuple[str, str], int]
 
 
-def units_asked(cluster: model.Cluster, instance: model.Instance) -> int:
-    """Units of its accounts that an instance takes on a new host.
+def claims(
+    cluster: model.Cluster, instance: model.Instance
+) -> dict[str, int]:
+    """Units by account that an instance takes on a new host.
 
     A migration claims what the flavor asks for, which may differ from what
     the instance holds where its flavor changed without a resize.
     """
-    if instance.tier is not None:
-        name = cluster.tier_by_name[instance.tier].resource_class
-    elif cluster.shares_class is not None:
-        name = cluster.shares_class
-    else:
-        return 0
-    return instance.flavor.resources.get(name, instance.units)
+    asked = instance.flavor.resources
+    if cluster.shares_class is not None:
+        units = asked.get(cluster.shares_class, instance.units)
+        return dict.fromkeys(cluster.accounts_of(instance), units)
+    found = {
+        tier.name: asked[tier.resource_class]
+        for tier in cluster.tiers
+        if tier.resource_class in asked
+    }
+    if not found and instance.tier is not None:
+        return {instance.tier: instance.units}
+    return found
 
 
 def fits(move: proposal.Proposal) -> proposal.Rejection | None:

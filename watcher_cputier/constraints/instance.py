@@ -12,12 +12,14 @@
 
 """Whether an instance may move at all, wherever to."""
 
+from collections.abc import Mapping
+
 from watcher_cputier import model
 from watcher_cputier.constraints import proposal
 
-# Extra specs that tie an instance to hardware of its host. Whether another
-# host has a matching piece free is not in Placement's answers, so such an
-# instance is not movable (R178-R180).
+# What ties an instance to hardware of its host. Whether another host has a
+# matching piece free is not in Placement's answers, so such an instance is
+# not movable (R178-R180).
 _HARDWARE_SPECS = (
     "accel:device_profile",
     "hw:cpu_policy",
@@ -27,7 +29,18 @@ _HARDWARE_SPECS = (
     "hw:pmem",
     "pci_passthrough:alias",
 )
-_HARMLESS_VALUES = {"hw:cpu_policy": "shared", "hw:cpu_realtime": "no"}
+_HARDWARE_PROPERTIES = (
+    "hw_cpu_policy",
+    "hw_cpu_realtime",
+    "hw_mem_page_size",
+    "hw_numa_nodes",
+)
+_HARMLESS_VALUES = {
+    "cpu_policy": ("shared",),
+    "cpu_realtime": ("no", "false"),
+    # "any" may be served by small pages, the others by huge ones alone.
+    "mem_page_size": ("small",),
+}
 _HARDWARE_CLASSES = ("PCI_DEVICE", "PCPU", "PGPU", "VGPU")
 
 
@@ -123,28 +136,50 @@ def portable(
     cluster: model.Cluster, instance: model.Instance
 ) -> proposal.Rejection | None:
     """Nothing of its host's hardware is tied to it."""
-    specs = instance.flavor.extra_specs
-    for name in sorted(specs):
-        bare = name.rstrip("0123456789") if name.startswith("hw:") else name
-        if (
-            bare in _HARDWARE_SPECS
-            and specs[name].lower() != _HARMLESS_VALUES.get(bare)
-        ):
-            return proposal.Rejection(
-                rule="portable",
-                reason=f"its flavor asks for {name}={specs[name]}, and that "
-                "another host fits cannot be shown",
-                requirement="R178",
-            )
-    for name in sorted(instance.flavor.resources):
+    reason = (
+        _by_spec("flavor", instance.flavor.extra_specs, _HARDWARE_SPECS)
+        or _by_spec("image", instance.image_properties, _HARDWARE_PROPERTIES)
+        or _by_class(cluster, instance)
+        or instance.tied
+    )
+    if not reason:
+        return None
+    return proposal.Rejection(
+        rule="portable",
+        reason=f"{reason}: that another host fits cannot be shown",
+        requirement="R178",
+    )
+
+
+def _by_spec(
+    source: str, told: Mapping[str, str], names: tuple[str, ...]
+) -> str:
+    """The first key of a flavor or image that asks for hardware."""
+    for key in sorted(told):
+        # hw:numa_nodes, but also hw:numa_cpus.0 and the like
+        if key in names or key.startswith(("hw:numa_cpus", "hw:numa_mem")):
+            harmless = _HARMLESS_VALUES.get(key[3:], ())
+            if told[key].lower() not in harmless:
+                return f"its {source} asks for {key}={told[key]}"
+    return ""
+
+
+def _by_class(cluster: model.Cluster, instance: model.Instance) -> str:
+    """A class that is hardware, or that its flavor does not ask for.
+
+    What it holds without asking for it in the flavor came with a port, an
+    image or a device.
+    """
+    asked = instance.flavor.resources
+    for name in sorted(asked):
         if name in _HARDWARE_CLASSES:
-            return proposal.Rejection(
-                rule="portable",
-                reason=f"its flavor asks for {name}, a device or CPU of its "
-                "own on the host",
-                requirement="R180",
-            )
-    return None
+            return f"its flavor asks for {name}"
+    counted = {tier.resource_class for tier in cluster.tiers}
+    for held in instance.allocations.values():
+        for name in sorted(held):
+            if name not in asked and name not in counted:
+                return f"it holds {name}, which its flavor does not ask for"
+    return ""
 
 
 def releasable(

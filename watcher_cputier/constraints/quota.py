@@ -23,15 +23,14 @@ def within_quota(move: proposal.Proposal) -> proposal.Rejection | None:
     quotas.
     """
     name = move.target.name
-    accounts = move.cluster.accounts_of(move.instance)
-    if accounts and name in move.diagnosis.drained:
+    claims = capacity.claims(move.cluster, move.instance)
+    if claims and name in move.diagnosis.drained:
         return proposal.Rejection(
             rule="within_quota",
             reason=f"it is drained: {move.diagnosis.drained[name]}",
             requirement="R6",
         )
-    asked = capacity.units_asked(move.cluster, move.instance)
-    for account in accounts:
+    for account, asked in claims.items():
         quota = move.diagnosis.quotas.get((name, account))
         if quota is None or quota.unlimited:
             continue

@@ -23,6 +23,7 @@ import dataclasses
 import time
 from typing import Any
 
+from keystoneauth1 import adapter as ksa_adapter
 from openstack import connection as sdk
 from oslo_config import cfg
 
@@ -30,8 +31,10 @@ from watcher_cputier import errors
 from watcher_cputier import model
 from watcher_cputier.conf import tiers as tiers_conf
 from watcher_cputier.datasources import compute_model
+from watcher_cputier.datasources import neutron
 from watcher_cputier.datasources import nova
 from watcher_cputier.datasources import placement
+from watcher_cputier.datasources import service
 from watcher_cputier.datasources import snapshot
 
 
@@ -82,12 +85,31 @@ def _adapter_options(
     return found
 
 
+def _adapter(
+    connected: sdk.Connection, service_type: str
+) -> ksa_adapter.Adapter:
+    """An adapter for a service, as the connection is configured.
+
+    Not the connection's own proxy: that looks for versions as soon as it is
+    named, and fails in words of its own.
+    """
+    region = connected.config
+    return ksa_adapter.Adapter(
+        session=region.get_session(),
+        service_type=service_type,
+        interface=region.get_interface(service_type),
+        region_name=region.get_region_name(service_type),
+        endpoint_override=region.get_endpoint(service_type),
+    )
+
+
 class Reader:
     """Reads a whole cloud through one connection."""
 
     def __init__(self, connected: sdk.Connection) -> None:
-        self.nova = nova.Nova(connected.compute)
-        self.placement = placement.Placement(connected.placement)
+        self.nova = nova.Nova(_adapter(connected, "compute"))
+        self.placement = placement.Placement(_adapter(connected, "placement"))
+        self.neutron = neutron.Neutron(_adapter(connected, "network"))
 
     def check_access(self) -> None:
         """Try every kind of request that reading needs (R79).
@@ -117,7 +139,7 @@ class Reader:
         :raises TierError: if it cannot look
         """
         deadline = time.monotonic() + catalogue.read_timeout_seconds
-        for one in (self.nova.service, self.placement.service):
+        for one in self._services:
             one.deadline = deadline
         self.check_access()
         scoped = scope()
@@ -139,22 +161,53 @@ class Reader:
             )
 
         cluster = assemble()
-        wanted = snapshot.in_doubt(cluster, cloud)
-        if wanted:
-            providers = self.placement.get_details(providers, wanted)
+        doubtful = snapshot.in_doubt(cluster, cloud)
+        if doubtful:
+            providers = self.placement.get_details(providers, doubtful)
             cluster = assemble()
-        more = frozenset(details(cluster) if details else ()) - wanted
-        if more:
-            providers = self.placement.get_details(providers, more)
+        wanted = frozenset(details(cluster) if details else ())
+        if wanted - doubtful:
+            providers = self.placement.get_details(
+                providers, wanted - doubtful
+            )
             cluster = assemble()
-        return cluster
+        return self._with_ties(cluster, wanted)
+
+    def _with_ties(
+        self, cluster: model.Cluster, hosts: frozenset[str]
+    ) -> model.Cluster:
+        """The cluster with what ties instances of these hosts to them."""
+        names = {host.name for host in cluster.hosts if host.uuid in hosts}
+        ties = self.neutron.get_ties(
+            instance.uuid
+            for instance in cluster.instances
+            if instance.host in names and instance.units
+        )
+        if not ties:
+            return cluster
+        return dataclasses.replace(
+            cluster,
+            instances=tuple(
+                dataclasses.replace(i, tied=ties.get(i.uuid, ""))
+                for i in cluster.instances
+            ),
+        )
 
     @property
     def cost(self) -> str:
         """What reading took so far, by service, for the log."""
         return ", ".join(
             f"{one.name} {one.tally}"
-            for one in (self.nova.service, self.placement.service)
+            for one in self._services
+            if one.tally.requests
+        )
+
+    @property
+    def _services(self) -> tuple[service.Service, ...]:
+        return (
+            self.nova.service,
+            self.placement.service,
+            self.neutron.service,
         )
 
     def get_admissions(

@@ -26,9 +26,9 @@ from watcher_cputier import errors
 from watcher_cputier import model
 from watcher_cputier.datasources import service
 
-# 2.96 tells the availability zone that a server was created for, 2.64 the
-# rules of server groups, 2.53 hypervisors by uuid.
-MICROVERSION = "2.96"
+# 2.98 tells the properties of a server's image, 2.96 the availability zone
+# that it was created for, 2.64 the rules of server groups.
+MICROVERSION = "2.98"
 MINIMUM = (2, 64)
 PINNED_ZONE = (2, 96)
 PAGE = 1000
@@ -81,6 +81,9 @@ class Server:
     metadata: Mapping[str, str]
     pinned_zone: str | None
     flavor: model.Flavor
+    image_properties: Mapping[str, str] = dataclasses.field(
+        default_factory=model.frozen_map
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,17 +164,11 @@ class Nova:
             migrations=migrations,
             aggregates=self._get_aggregates(),
             server_groups=self._get_server_groups(),
-            zones_known=self._version >= PINNED_ZONE,
-        )
-
-    @property
-    def _version(self) -> tuple[int, ...]:
-        return tuple(
-            int(part) for part in self.service.microversion.split(".")
+            zones_known=self.service.version >= PINNED_ZONE,
         )
 
     def _check_version(self) -> None:
-        if self._version < MINIMUM:
+        if self.service.version < MINIMUM:
             raise errors.ServiceError(
                 f"its newest microversion is {self.service.microversion}",
                 where="Nova",
@@ -216,13 +213,12 @@ class Nova:
         return tuple(sorted(found, key=lambda s: (s.name, s.uuid)))
 
     def _server(self, record: Mapping[str, Any]) -> Server:
-        if _HOST_KEY not in record:
-            raise errors.ServiceError(
-                "servers are listed without their hosts",
-                where="Nova GET /servers/detail",
-                cure="Grant Watcher's user the policy "
-                "os_compute_api:os-extended-server-attributes",
-            )
+        _check_visible(record)
+        image = record.get("image") or {}
+        properties = {
+            str(key): str(value)
+            for key, value in (image.get("properties") or {}).items()
+        }
         return Server(
             uuid=record["id"],
             name=record["name"],
@@ -234,8 +230,9 @@ class Nova:
             metadata=model.frozen_map(record.get("metadata") or {}),
             pinned_zone=record.get("pinned_availability_zone"),
             flavor=flavor(
-                record["flavor"], from_volume=not record.get("image")
+                record["flavor"], properties, from_volume=not image
             ),
+            image_properties=model.frozen_map(properties),
         )
 
     def _get_migrations(self) -> tuple[Migration, ...]:
@@ -291,23 +288,67 @@ class Nova:
         return tuple(sorted(found, key=lambda g: (g.name, g.uuid)))
 
 
-def flavor(
-    record: Mapping[str, Any], *, from_volume: bool = False
-) -> model.Flavor:
-    """A server's embedded flavor.
+def _check_visible(record: Mapping[str, Any]) -> None:
+    """Refuse a server that is listed without what must be known of it.
 
+    :raises ServiceError: with what would show it
+    """
+    where = "Nova GET /servers/detail"
+    if "flavor" not in record or "name" not in record:
+        raise errors.ServiceError(
+            f"server {record['id']} is listed without its details: its cell "
+            "is down",
+            where=where,
+            cure="Bring the cell's database back; a part of the cloud cannot "
+            "be judged by itself",
+        )
+    if _HOST_KEY not in record:
+        raise errors.ServiceError(
+            "servers are listed without their hosts",
+            where=where,
+            cure="Grant Watcher's user the policy "
+            "os_compute_api:os-extended-server-attributes",
+        )
+    if "extra_specs" not in record["flavor"]:
+        raise errors.ServiceError(
+            "servers are listed without their flavors' extra specs",
+            where=where,
+            cure="Grant Watcher's user the policy "
+            "os_compute_api:os-flavor-extra-specs:index",
+        )
+
+
+def flavor(
+    record: Mapping[str, Any],
+    image_properties: Mapping[str, str] | None = None,
+    *,
+    from_volume: bool = False,
+) -> model.Flavor:
+    """What a server asks for by its embedded flavor and its image.
+
+    :param image_properties: of which ``trait:`` adds required traits
     :param from_volume: whether the root disk is a volume, which takes no
         DISK_GB of the host
     """
     swap_gb = -(-int(record.get("swap") or 0) // 1024)
     root_gb = 0 if from_volume else int(record["disk"])
-    return model.Flavor.of(
+    specs = {str(k): str(v) for k, v in record["extra_specs"].items()}
+    made = model.Flavor.of(
         name=record.get("original_name", ""),
         vcpus=int(record["vcpus"]),
         memory_mb=int(record["ram"]),
         disk_gb=root_gb + int(record.get("ephemeral") or 0) + swap_gb,
-        extra_specs={
-            str(key): str(value)
-            for key, value in record["extra_specs"].items()
-        },
+        extra_specs=specs,
     )
+    by_image = {
+        name.removeprefix("trait:")
+        for name, value in (image_properties or {}).items()
+        if name.startswith("trait:") and value == "required"
+    }
+    if not by_image:
+        return made
+    first, *rest = made.groups
+    first = dataclasses.replace(
+        first, required_traits=first.required_traits | by_image
+    )
+    return dataclasses.replace(made, groups=(first, *rest))

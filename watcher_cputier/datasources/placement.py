@@ -251,10 +251,7 @@ class Placement:
         )
 
     def _check_version(self) -> None:
-        have = tuple(
-            int(part) for part in self.service.microversion.split(".")
-        )
-        if have < MINIMUM:
+        if self.service.version < MINIMUM:
             raise errors.ServiceError(
                 f"its newest microversion is {self.service.microversion}",
                 where="Placement",

@@ -64,7 +64,8 @@ class Service:
     :param adapter: openstacksdk's proxy for the service
     :param name: as operators know it (Nova, Placement)
     :param microversion: the newest version that the reader understands;
-        the server's newest is used where that is older
+        the server's newest is used where that is older. None for a service
+        without microversions
     :param policies: {path without ids: name of the policy that allows it}
     """
 
@@ -72,7 +73,7 @@ class Service:
         self,
         adapter: ksa_adapter.Adapter,
         name: str,
-        microversion: str,
+        microversion: str | None,
         policies: Mapping[str, str],
     ) -> None:
         self.name = name
@@ -86,23 +87,29 @@ class Service:
         self.deadline: float | None = None
 
     @property
-    def microversion(self) -> str:
+    def microversion(self) -> str | None:
         """The version that requests are made with.
 
         :raises ServiceError: if the service cannot be reached
         """
-        if self._negotiated is None:
-            self._negotiated = self._negotiate()
+        if self._negotiated is None and self._wanted is not None:
+            self._negotiated = self._negotiate(self._wanted)
         return self._negotiated
 
-    def _negotiate(self) -> str:
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The same as numbers, to be compared; empty without versions."""
+        text = self.microversion or ""
+        return tuple(int(part) for part in text.split(".") if part)
+
+    def _negotiate(self, newest_known: str) -> str:
         try:
             data = self._adapter.get_endpoint_data()
         except (
             ksa_exceptions.ClientException,
             sdk_exceptions.SDKException,
         ) as exc:
-            raise self._unreachable("version discovery", exc) from exc
+            raise self.unreachable("version discovery", exc) from exc
         if data is None:
             raise self._error(
                 "version discovery",
@@ -114,8 +121,8 @@ class Service:
         if newest is None:
             # An endpoint that does not tell its versions is taken at its
             # word: a request with a version it lacks is answered with 406.
-            return self._wanted
-        wanted = discover.normalize_version_number(self._wanted)
+            return newest_known
+        wanted = discover.normalize_version_number(newest_known)
         return ".".join(str(part) for part in min(wanted, tuple(newest)))
 
     def get(
@@ -143,7 +150,7 @@ class Service:
             ksa_exceptions.ClientException,
             sdk_exceptions.SDKException,
         ) as exc:
-            raise self._unreachable(f"GET {path}", exc) from exc
+            raise self.unreachable(f"GET {path}", exc) from exc
         self._count(response, time.monotonic() - started)
         if response.status_code != 200:
             raise self._refused(path, response)
@@ -241,9 +248,10 @@ class Service:
             kind = f"{parts[0]}/detail"
         return self._policies.get(kind, path)
 
-    def _unreachable(
+    def unreachable(
         self, request: str, exc: Exception
     ) -> errors.ServiceError:
+        """What a client library raised, in an operator's words."""
         if isinstance(exc, ksa_exceptions.EndpointNotFound):
             what = "the service catalogue has no endpoint"
             cure = "Register the service, or check region and interface"
@@ -280,8 +288,14 @@ def _message(response: requests.Response) -> str:
         document = response.json()
     except ValueError:
         return response.reason or "no reason given"
-    found = document.get("errors") or list(document.values())
-    first = found[0] if isinstance(found, list) and found else document
-    if isinstance(first, dict):
-        first = first.get("detail") or first.get("message") or first
-    return " ".join(str(first).split())[:200]
+    # Nova: {"forbidden": {"message": ...}}; Placement: {"errors": [{"detail":
+    # ...}]}; whatever stands in front of them may say anything.
+    if isinstance(document, dict):
+        document = document.get("errors") or list(document.values())
+    if isinstance(document, list) and document:
+        document = document[0]
+    if isinstance(document, dict):
+        document = (
+            document.get("detail") or document.get("message") or document
+        )
+    return " ".join(str(document or response.reason).split())[:200]

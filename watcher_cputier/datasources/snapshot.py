@@ -248,6 +248,7 @@ class _Assembly:
                 # Where Nova does not tell, an instance stays in its zone.
                 else self.zone_of_host.get(server.host)
             ),
+            image_properties=server.image_properties,
             in_doubt=claim.doubt,
         )
 
