@@ -182,7 +182,8 @@ class Ledger:
         target: model.Host,
     ) -> None:
         """Book an instance on its target; it stays booked on its source."""
-        charge = capacity.charge(self, instance.flavor, target) or {}
+        charge = capacity.charge(self, instance.flavor, target)
+        assert charge is not None  # a target has been admitted
         for key, amount in charge.items():
             self._used[key] = self._used.get(key, 0) + amount
         for account, asked in capacity.claims(cluster, instance).items():

@@ -49,10 +49,13 @@ def matches_extra_specs(
             metadata.setdefault(key, set()).update(
                 part.strip() for part in value.split(",")
             )
+    known = {k for a in move.cluster.aggregates for k in a.metadata}
     for name, wanted in sorted(move.instance.flavor.extra_specs.items()):
-        if not name.startswith(_SCOPE):
-            continue
         key = name.removeprefix(_SCOPE)
+        # Nova compares bare keys too; most of those are for others, unless
+        # some aggregate has the key.
+        if key == name and (":" in name or name not in known):
+            continue
         values = metadata.get(key, set())
         if any(_matches(value, wanted) for value in values):
             continue
@@ -68,8 +71,8 @@ def _matches(value: str, wanted: str) -> bool:
     """Whether metadata meets a flavor's requirement, as Nova compares."""
     try:
         return bool(specs_matcher.match(value, wanted))
-    except ValueError:
-        # A number is asked for, and this is none.
+    except (SyntaxError, TypeError, ValueError):
+        # A number or a list is asked for, and this is none.
         return False
 
 

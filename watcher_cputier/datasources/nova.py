@@ -131,20 +131,16 @@ class Nova:
             self._check_version()
         except errors.ServiceError as exc:
             return [exc]
-        found = []
-        for path, params in (
-            ("/os-hypervisors/detail", {"limit": 1}),
-            ("/os-services", {"binary": "nova-compute"}),
-            ("/servers/detail", {"all_tenants": True, "limit": 1}),
-            ("/os-aggregates", {}),
-            ("/os-server-groups", {"all_projects": True, "limit": 1}),
-            ("/os-migrations", {"limit": 1}),
-        ):
-            try:
-                self.service.get(path, params)
-            except errors.ServiceError as exc:
-                found.append(exc)
-        return found
+        return self.service.try_all(
+            (
+                ("/os-hypervisors/detail", {"limit": 1}),
+                ("/os-services", {"binary": "nova-compute"}),
+                ("/servers/detail", {"all_tenants": True, "limit": 1}),
+                ("/os-aggregates", {}),
+                ("/os-server-groups", {"all_projects": True, "limit": 1}),
+                ("/os-migrations", {"limit": 1}),
+            )
+        )
 
     def get_cloud(self) -> Cloud:
         """Read all of it.

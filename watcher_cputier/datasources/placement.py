@@ -131,27 +131,24 @@ class Placement:
             listing = self._list()
         except errors.ServiceError as exc:
             return [exc]
-        paths = [
-            f"/resource_providers/{uuid}/{kind}"
-            for uuid in list(listing)[:1]
-            for kind in ("inventories", "traits", "aggregates", "allocations")
-        ]
-        found = []
-        for path in paths:
-            try:
-                self.service.get(path)
-            except service.NotFound:
-                continue
-            except errors.ServiceError as exc:
-                found.append(exc)
-        try:
-            self.service.get(
-                "/allocation_candidates",
-                {"resources": f"{SURVEY_CLASSES[0]}:1", "limit": 1},
+        return self.service.try_all(
+            (
+                (
+                    "/allocation_candidates",
+                    {"resources": f"{SURVEY_CLASSES[0]}:1", "limit": 1},
+                ),
+                *(
+                    (f"/resource_providers/{uuid}/{kind}", {})
+                    for uuid in list(listing)[:1]
+                    for kind in (
+                        "inventories",
+                        "traits",
+                        "aggregates",
+                        "allocations",
+                    )
+                ),
             )
-        except errors.ServiceError as exc:
-            found.append(exc)
-        return found
+        )
 
     def get_survey(self, roots: Iterable[str]) -> Providers:
         """All trees from bulk answers; capacities, used units, traits.

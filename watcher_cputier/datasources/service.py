@@ -20,7 +20,7 @@ with its back-off; what remains becomes a
 request and what mends it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import dataclasses
 import threading
 import time
@@ -177,7 +177,8 @@ class Service:
                 "Raise [cputier] read_timeout_seconds, or find out what is "
                 "slow",
             )
-        return min(TIMEOUT_SECONDS, left)
+        # Each try may take as long, and a lost one is tried again.
+        return min(TIMEOUT_SECONDS, max(1.0, left / (RETRIES + 1)))
 
     def _count(self, response: requests.Response, seconds: float) -> None:
         with self._lock:
@@ -188,6 +189,26 @@ class Service:
                     self.tally.received_bytes + len(response.content)
                 ),
             )
+
+    def try_all(
+        self, wanted: Iterable[tuple[str, Mapping[str, Any]]]
+    ) -> list[errors.ServiceError]:
+        """Send each of these requests; what could not be had.
+
+        An object that is gone meanwhile is no failure, and a service that
+        does not answer is not asked again.
+        """
+        found: list[errors.ServiceError] = []
+        for path, params in wanted:
+            try:
+                self.get(path, params)
+            except NotFound:
+                continue
+            except Unreachable as exc:
+                return [*found, exc]
+            except errors.ServiceError as exc:
+                found.append(exc)
+        return found
 
     def pages(
         self,
@@ -264,7 +285,7 @@ class Service:
         else:
             what = f"unreachable: {_first_line(exc)}"
             cure = "Check that the service runs and its endpoint is right"
-        return self._error(request, what, cure)
+        return Unreachable(what, where=f"{self.name} {request}", cure=cure)
 
     def _error(
         self, request: str, what: str, cure: str
@@ -272,6 +293,10 @@ class Service:
         return errors.ServiceError(
             what, where=f"{self.name} {request}", cure=cure
         )
+
+
+class Unreachable(errors.ServiceError):
+    """The service does not answer at all: no further request will do."""
 
 
 class NotFound(errors.ServiceError):
