@@ -344,7 +344,8 @@ def test_arrivals_are_booked_where_they_were_charged() -> None:
     room = []
     for one in cloud.instances:
         room.append(capacity.charge(ledger, one.flavor, target) is not None)
-        ledger.arrive(cloud, one, target)
+        if room[-1]:
+            ledger.arrive(cloud, one, target)
     assert room == [True, True, False]
     assert ledger.used("b_numa0", "CUSTOM_LLC") == 3
     assert ledger.used("b_numa1", "CUSTOM_LLC") == 3
