@@ -33,9 +33,7 @@ def main() -> int:
     parser.add_argument(
         "--clean", action="store_true", help="stop a cloud that was kept"
     )
-    parser.add_argument(
-        "--directory", type=pathlib.Path, default=DIRECTORY
-    )
+    parser.add_argument("--directory", type=pathlib.Path, default=DIRECTORY)
     options = parser.parse_args()
     screen = terminal.Screen()
     if options.clean:

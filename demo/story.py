@@ -26,10 +26,10 @@ import sys
 import time
 from typing import Any
 
-from demo import terminal
 from oslo_config import cfg
-from tests import cloud as embedded
 
+from demo import terminal
+from tests import cloud as embedded
 from watcher_cputier import diagnosis
 from watcher_cputier import model
 from watcher_cputier import parameters
@@ -194,18 +194,30 @@ class Story:
         self._claim(f"the audit {state}", state == "SUCCEEDED")
         rows = json.loads(
             self._openstack(
-                "optimize", "actionplan", "list", "--audit", audit,
-                "-f", "json", quiet=True,
-            )  # fmt: skip
+                "optimize",
+                "actionplan",
+                "list",
+                "--audit",
+                audit,
+                "-f",
+                "json",
+                quiet=True,
+            )
         )
         return str(rows[0]["UUID"])
 
     def _action_rows(self, plan: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = json.loads(
             self._openstack(
-                "optimize", "action", "list", "--action-plan", plan,
-                "-f", "json", quiet=True,
-            )  # fmt: skip
+                "optimize",
+                "action",
+                "list",
+                "--action-plan",
+                plan,
+                "-f",
+                "json",
+                quiet=True,
+            )
         )
         return rows
 

@@ -90,7 +90,7 @@ class ClassPerTier:
     def held(
         self,
         resources: Mapping[str, int],
-        vcpus: int,  # noqa: ARG002 - units are vCPUs already
+        vcpus: int,
     ) -> dict[str | None, int]:
         """Units by the tiers' classes."""
         return dict(self.totals(resources))

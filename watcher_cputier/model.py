@@ -386,9 +386,7 @@ class Aggregate:
     uuid: str
     name: str
     hosts: frozenset[str] = frozenset()
-    metadata: Mapping[str, str] = dataclasses.field(
-        default_factory=frozen_map
-    )
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=frozen_map)
     zone: str | None = None
 
 
@@ -485,9 +483,13 @@ class Cluster:
         a tier of its own is limited by policy alone.
         """
         names = tuple(tier.name for tier in self.tiers)
-        return names if self.shares_class is None else (
-            *names,
-            self.shares_class,
+        return (
+            names
+            if self.shares_class is None
+            else (
+                *names,
+                self.shares_class,
+            )
         )
 
     def accounts_of(self, instance: Instance) -> tuple[str, ...]:

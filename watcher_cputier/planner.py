@@ -483,9 +483,7 @@ def _utilisation(
     return round(max(shares, default=0.0), 9)
 
 
-def _value(
-    cluster: model.Cluster, migration: Migration
-) -> tuple[object, ...]:
+def _value(cluster: model.Cluster, migration: Migration) -> tuple[object, ...]:
     """Sort key: the most valuable migration first (law L6)."""
     return (
         cluster.accounts.index(migration.tier),

@@ -88,14 +88,12 @@ def summary(
             f"Nothing to do: none of {scoped} hosts is over its quota of "
             f"{tiers}"
         )
-    tiers = cluster.tier_by_name
-    before = planner.excess_units(plan.excess_before, tiers)
-    after = planner.excess_units(plan.excess_after, tiers)
+    names = cluster.tier_by_name
+    before = planner.excess_units(plan.excess_before, names)
+    after = planner.excess_units(plan.excess_after, names)
     count = len(plan.migrations)
-    text = (
-        f"{count} migration{' takes' if count == 1 else 's take'} the units over "
-        f"quota on {scoped} hosts from {before} to {after}"
-    )
+    text = f"{count} migration{' takes' if count == 1 else 's take'}"
+    text += f" the units over quota on {scoped} hosts from {before} to {after}"
     if plan.migrations:
         text += (
             "; no plan does it with fewer"

@@ -97,7 +97,11 @@ class Weight:
         """Each term of the score, in one line for a person."""
         classes = ", ".join(
             f"{t.resource_class} "
-            + (f"1-{t.requested}/{t.free}={t.ratio:.3f}" if t.free > 0 else "0")
+            + (
+                f"1-{t.requested}/{t.free}={t.ratio:.3f}"
+                if t.free > 0
+                else "0"
+            )
             for t in self.terms
         )
         return (

@@ -50,8 +50,7 @@ tier has to say at least its ``cpu_shares``.
             ("classes", "One resource class per tier."),
             (
                 "shares",
-                "One class for all tiers, requested in multiples: vCPUs "
-                "times the tier's multiplier.",
+                "One class for all tiers, in multiples of their vCPUs.",
             ),
         ],
         help="""
@@ -169,9 +168,7 @@ def register(conf: cfg.ConfigOpts) -> None:
     """Register the options, and those of each configured tier."""
     conf.register_opts(OPTIONS, group=GROUP)
     for name in conf[GROUP].tiers:
-        conf.register_opts(
-            tier_options(name), group=TIER_GROUP_PREFIX + name
-        )
+        conf.register_opts(tier_options(name), group=TIER_GROUP_PREFIX + name)
 
 
 def read(conf: cfg.ConfigOpts) -> tuple[model.Tier, ...]:

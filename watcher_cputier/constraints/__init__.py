@@ -81,8 +81,10 @@ def reject_target(
     move: Proposal, extensions: Extensions | None = None
 ) -> Rejection | None:
     """Why a host may not take an instance; None if it may."""
-    others = extensions.target_rules.values() if extensions else ()
-    for rule in (*TARGET_RULES, *others):
+    rules: list[proposal.TargetRule] = list(TARGET_RULES)
+    if extensions is not None:
+        rules.extend(extensions.target_rules.values())
+    for rule in rules:
         rejection = rule(move)
         if rejection is not None:
             return rejection

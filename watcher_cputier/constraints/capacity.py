@@ -38,9 +38,7 @@ from watcher_cputier.constraints import proposal
 Charge = Mapping[tuple[str, str], int]
 
 
-def claims(
-    cluster: model.Cluster, instance: model.Instance
-) -> dict[str, int]:
+def claims(cluster: model.Cluster, instance: model.Instance) -> dict[str, int]:
     """Units by account that an instance takes on a new host.
 
     A migration claims what the flavor asks for, which may differ from what
@@ -218,8 +216,7 @@ def _explain(move: proposal.Proposal) -> proposal.Rejection:
             )
     return proposal.Rejection(
         rule="fits",
-        reason="no choice of its providers serves all request groups "
-        "together",
+        reason="no choice of its providers serves all request groups together",
         requirement="R169",
     )
 

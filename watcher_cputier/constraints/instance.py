@@ -52,8 +52,7 @@ def known(
         return None
     return proposal.Rejection(
         rule="known",
-        reason="Watcher's compute model does not know it; it counts and "
-        "stays",
+        reason="Watcher's compute model does not know it; it counts and stays",
         requirement="R78",
     )
 

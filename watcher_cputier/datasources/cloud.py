@@ -17,8 +17,7 @@ migrations, so that a migration that starts in between is told by a consumer
 that no record explains rather than missed.
 """
 
-from collections.abc import Callable
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 import dataclasses
 import time
 from typing import Any
@@ -44,11 +43,11 @@ def connection(osc: Any, conf: cfg.ConfigOpts) -> sdk.Connection:
     :param osc: a ``watcher.common.clients.OpenStackClients``
     """
     options: dict[str, Any] = {}
-    for service, sections in (
+    for name, sections in (
         ("compute", ("nova", "nova_client")),
         ("placement", ("placement", "placement_client")),
     ):
-        options.update(_adapter_options(conf, service, sections))
+        options.update(_adapter_options(conf, name, sections))
     return sdk.Connection(session=osc.session, **options)
 
 
@@ -81,7 +80,7 @@ def _adapter_options(
             group.valid_interfaces if "valid_interfaces" in group else None
         )
         if interfaces:
-            found.setdefault(f"{service}_interface", list(interfaces)[0])
+            found.setdefault(f"{service}_interface", next(iter(interfaces)))
     return found
 
 

@@ -172,9 +172,7 @@ class Nova:
             )
 
     def _get_computes(self) -> tuple[Compute, ...]:
-        listed = self.service.get(
-            "/os-services", {"binary": "nova-compute"}
-        )
+        listed = self.service.get("/os-services", {"binary": "nova-compute"})
         services = {record["host"]: record for record in listed["services"]}
         found = []
         for record in self.service.pages(
@@ -225,9 +223,7 @@ class Nova:
             locked=bool(record.get("locked")),
             metadata=model.frozen_map(record.get("metadata") or {}),
             pinned_zone=record.get("pinned_availability_zone"),
-            flavor=flavor(
-                record["flavor"], properties, from_volume=not image
-            ),
+            flavor=flavor(record["flavor"], properties, from_volume=not image),
             image_properties=model.frozen_map(properties),
         )
 

@@ -183,9 +183,7 @@ class Placement:
             limit=self._cut_at,
         )
 
-    def get_details(
-        self, known: Providers, roots: Iterable[str]
-    ) -> Providers:
+    def get_details(self, known: Providers, roots: Iterable[str]) -> Providers:
         """The same with totals, unit rules and allocations of some trees.
 
         :param known: what was read so far

@@ -172,8 +172,8 @@ class Service:
         if left <= 0:
             raise self._error(
                 f"GET {path}",
-                f"the time budget for reading the cloud is used up ({self.name}"
-                f" so far: {self.tally})",
+                "the time budget for reading the cloud is used up "
+                f"({self.name} so far: {self.tally})",
                 "Raise [cputier] read_timeout_seconds, or find out what is "
                 "slow",
             )
@@ -269,9 +269,7 @@ class Service:
             kind = f"{parts[0]}/detail"
         return self._policies.get(kind, path)
 
-    def unreachable(
-        self, request: str, exc: Exception
-    ) -> errors.ServiceError:
+    def unreachable(self, request: str, exc: Exception) -> errors.ServiceError:
         """What a client library raised, in an operator's words."""
         if isinstance(exc, ksa_exceptions.EndpointNotFound):
             what = "the service catalogue has no endpoint"

@@ -170,9 +170,7 @@ class DomainCapacityEnforcement(base.BaseStrategy):
         self, cluster: model.Cluster, plan: planner.Plan
     ) -> None:
         tiers = [tier.name for tier in cluster.tiers]
-        self.solution.set_efficacy_indicators(
-            **indicators.values(plan, tiers)
-        )
+        self.solution.set_efficacy_indicators(**indicators.values(plan, tiers))
 
 
 class DomainCapacityEnforcementBalancing(DomainCapacityEnforcement):
