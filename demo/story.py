@@ -21,6 +21,7 @@ from collections.abc import Callable
 import json
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 import time
@@ -85,21 +86,22 @@ class Story:
         self._cloud.apply("lower gold on rack-01")
         screen.say(f"{_DRAINED}: all that it sells is reserved, to drain it.")
         root = self._cloud.provider_uuid(_DRAINED)
-        words = ["resource", "provider", "inventory", "set", "--amend", root]
-        for tier in tiers_conf.BUILT_IN:
-            words += [
-                "--resource",
-                f"{tiers_conf.default_class(tier)}:reserved=16",
-            ]
-        self._openstack(*words, quiet=True)
+        classes = " ".join(
+            f"--resource {tiers_conf.default_class(tier)}:reserved=16"
+            for tier in tiers_conf.BUILT_IN
+        )
+        self._openstack(
+            f"resource provider inventory set --amend {root} {classes}",
+            quiet=True,
+        )
 
     def _audit_and_cure(self) -> dict[str, str]:
         """Audit, show the plan, run it; {instance: planned target}."""
         self._screen.title("The audit, as an operator runs it")
         self._openstack(
-            "optimize", "audittemplate", "create", _TEMPLATE, _GOAL,
-            "--strategy", _STRATEGY, "-f", "value", "-c", "UUID",
-        )  # fmt: skip
+            f"optimize audittemplate create {_TEMPLATE} {_GOAL} "
+            f"--strategy {_STRATEGY} -f value -c UUID"
+        )
         plan = self._audit()
         actions = self._actions(plan)
         self._show_plan(actions)
@@ -116,7 +118,7 @@ class Story:
             not {_OVER, _DRAINED, _DISABLED} & set(targets.values()),
         )
         self._screen.title("The plan is executed by Watcher's applier")
-        self._openstack("optimize", "actionplan", "start", plan, quiet=True)
+        self._openstack(f"optimize actionplan start {plan}", quiet=True)
         state = self._wait("actionplan", plan)
         states = sorted({a["State"] for a in self._action_rows(plan)})
         self._claim(
@@ -186,22 +188,14 @@ class Story:
         """Create an audit and wait for it; its action plan's uuid."""
         mark = self._cloud.watcher.log_mark()
         audit = self._openstack(
-            "optimize", "audit", "create", "-a", _TEMPLATE,
-            "-f", "value", "-c", "UUID",
-        ).strip()  # fmt: skip
+            f"optimize audit create -a {_TEMPLATE} -f value -c UUID"
+        ).strip()
         state = self._wait("audit", audit)
         self._told = _own_lines(self._cloud.watcher.log(mark))
         self._claim(f"the audit {state}", state == "SUCCEEDED")
         rows = json.loads(
             self._openstack(
-                "optimize",
-                "actionplan",
-                "list",
-                "--audit",
-                audit,
-                "-f",
-                "json",
-                quiet=True,
+                f"optimize actionplan list --audit {audit} -f json", quiet=True
             )
         )
         return str(rows[0]["UUID"])
@@ -209,13 +203,7 @@ class Story:
     def _action_rows(self, plan: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = json.loads(
             self._openstack(
-                "optimize",
-                "action",
-                "list",
-                "--action-plan",
-                plan,
-                "-f",
-                "json",
+                f"optimize action list --action-plan {plan} -f json",
                 quiet=True,
             )
         )
@@ -248,12 +236,12 @@ class Story:
             f"{kind} {uuid}",
         )
 
-    def _openstack(self, *words: str, quiet: bool = False) -> str:
+    def _openstack(self, command: str, *, quiet: bool = False) -> str:
         """Run an ``openstack`` command, printed as it is run."""
-        self._screen.command(["openstack", *words])
+        self._screen.command(f"openstack {command}")
         client = pathlib.Path(sys.executable).parent / "openstack"
         done = subprocess.run(
-            [str(client), *words],
+            [str(client), *shlex.split(command)],
             env={**os.environ, **self._cloud.environment()},
             capture_output=True,
             text=True,
@@ -261,7 +249,7 @@ class Story:
         )
         if done.returncode:
             raise CommandError(
-                f"openstack {' '.join(words)}: {done.stderr.strip()[-800:]}"
+                f"openstack {command}: {done.stderr.strip()[-800:]}"
             )
         if not quiet:
             self._screen.output(done.stdout)

@@ -41,11 +41,9 @@ class Screen:
         """A step that takes a while."""
         self._console.print(f"[dim]... {_plain(text)}")
 
-    def command(self, words: list[str]) -> None:
+    def command(self, text: str) -> None:
         """A command as it is run."""
-        self._console.print(
-            f"[bold cyan]$ {_plain(' '.join(words))}", soft_wrap=True
-        )
+        self._console.print(f"[bold cyan]$ {_plain(text)}", soft_wrap=True)
 
     def output(self, text: str) -> None:
         """What a command printed."""
