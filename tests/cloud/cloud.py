@@ -61,6 +61,7 @@ if typing.TYPE_CHECKING:
 PLACEMENT_VERSION = "1.36"
 # osc-placement knows gaps: 1.30 to 1.36 are none of its versions.
 CLI_PLACEMENT_VERSION = "1.39"
+CLI_OPTIMIZE_VERSION = (1, 5)
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _START_SECONDS = 120.0
 
@@ -338,7 +339,16 @@ class EmbeddedCloud(fixtures.Fixture):
                 "OS_IDENTITY_API_VERSION": "3",
                 "OS_REGION_NAME": keystone.REGION,
                 "OS_PLACEMENT_API_VERSION": CLI_PLACEMENT_VERSION,
+                "OS_INFRA_OPTIM_API_VERSION": self._optimize_version(),
                 "OS_COMPUTE_API_VERSION": population.COMPUTE_VERSION}
+
+    def _optimize_version(self) -> str:
+        """What the client and this Watcher both know; 1.4 is the oldest's."""
+        if not self.watcher.running:
+            return "1.4"
+        data = self.adapter("infra-optim").get_endpoint_data()
+        newest = data.max_microversion if data is not None else None
+        return "%d.%d" % min(newest or (1, 4), CLI_OPTIMIZE_VERSION)
 
     # Operations, which are also the actions of events.
 
