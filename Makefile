@@ -7,7 +7,7 @@ VENV_OLDEST ?= .venv-oldest
 # Empty: the newest versions that the requirement files admit.
 CONSTRAINTS ?= constraints.txt
 OLDEST ?= python-watcher==14.0.0
-OLDEST_TESTS ?= tests/unit tests/property
+OLDEST_TESTS ?= tests/unit tests/property tests/functional
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help

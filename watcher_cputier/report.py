@@ -17,8 +17,10 @@ strings, first row the header, for whatever draws tables at the edge.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
+from watcher_cputier import constraints
 from watcher_cputier import diagnosis as diagnosing
 from watcher_cputier import model
 from watcher_cputier import planner
@@ -145,3 +147,147 @@ def host_rows(
 def shortened(text: str, length: int = STATUS_MESSAGE_LENGTH) -> str:
     """Text that fits a status message, its cut marked."""
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+# The plan as data
+
+PLAN_VERSION = 1
+
+
+def migration_rows(
+    migrations: Iterable[planner.Migration],
+) -> list[list[str]]:
+    """The table of migrations, in the order of the plan."""
+    return [
+        ["instance", "units", "from", "to", "weight", "why"],
+        *(
+            [
+                one.instance.name,
+                f"{one.units} {one.tier}",
+                one.source,
+                one.target,
+                f"{one.weight.value:.3f}",
+                one.reason,
+            ]
+            for one in migrations
+        ),
+    ]
+
+
+def plan_document(
+    cluster: model.Cluster,
+    diagnosis: diagnosing.Diagnosis,
+    plan: planner.Plan,
+    *,
+    indicators: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """A plan as data for other programs; doc/source/cli.rst describes it.
+
+    Members may be added without a new version.
+
+    :param indicators: the efficacy indicators, by name
+    """
+    return {
+        "watcher_cputier_plan": PLAN_VERSION,
+        "summary": summary(cluster, diagnosis, plan),
+        "hosts": [
+            _host(cluster, diagnosis, host)
+            for host in cluster.hosts
+            if host.in_scope
+        ],
+        "migrations": [_migration(one) for one in plan.migrations],
+        "deferred": [_migration(one) for one in plan.deferred],
+        "unresolved": [
+            {
+                "host": item.host,
+                "tier": item.tier,
+                "units": item.units,
+                "instances": item.instances,
+                "refusals": [_refusal(one) for one in item.refusals],
+            }
+            for item in plan.unresolved
+        ],
+        "lower_bound": plan.lower_bound,
+        "optimal": plan.optimal,
+        "excess_before": _excess(plan.excess_before),
+        "excess_after": _excess(plan.excess_after),
+        "indicators": dict(indicators or {}),
+        "findings": [
+            {"kind": one.kind, "subject": one.subject, "text": one.text}
+            for one in (*cluster.findings, *diagnosis.findings)
+        ],
+    }
+
+
+def _host(
+    cluster: model.Cluster,
+    diagnosis: diagnosing.Diagnosis,
+    host: model.Host,
+) -> dict[str, Any]:
+    return {
+        "name": host.name,
+        "drained": diagnosis.drained.get(host.name),
+        "accounts": {
+            account: {
+                "held": cluster.held.get((host.name, account), 0),
+                "quota": diagnosis.quota(host.name, account),
+            }
+            for account in cluster.accounts
+        },
+    }
+
+
+def _migration(one: planner.Migration) -> dict[str, Any]:
+    weight = one.weight
+    return {
+        "instance": _named(one.instance),
+        "source": one.source,
+        "target": one.target,
+        "tier": one.tier,
+        "units": one.units,
+        "relief": one.relief,
+        "reason": one.reason,
+        "weight": {
+            "value": weight.value,
+            "resource_score": weight.resource_score,
+            "trait_score": weight.trait_score,
+            "terms": [
+                {
+                    "resource_class": term.resource_class,
+                    "requested": term.requested,
+                    "free": term.free,
+                    "ratio": term.ratio,
+                }
+                for term in weight.terms
+            ],
+        },
+    }
+
+
+def _refusal(one: planner.Refusal) -> dict[str, Any]:
+    return {
+        "instance": _named(one.instance),
+        "rejection": one.rejection and _rejection(one.rejection),
+        "targets": {
+            host: _rejection(found) for host, found in one.targets.items()
+        },
+    }
+
+
+def _rejection(found: constraints.Rejection) -> dict[str, str]:
+    return {
+        "rule": found.rule,
+        "reason": found.reason,
+        "requirement": found.requirement,
+    }
+
+
+def _named(instance: model.Instance) -> dict[str, str]:
+    return {"name": instance.name, "uuid": instance.uuid}
+
+
+def _excess(units: Mapping[tuple[str, str], int]) -> list[dict[str, Any]]:
+    return [
+        {"host": host, "tier": tier, "units": units[host, tier]}
+        for host, tier in sorted(units)
+    ]

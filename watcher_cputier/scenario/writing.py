@@ -27,6 +27,7 @@ def dump(scenario: values.Scenario) -> _Record:
     """The scenario as plain data, the same for equal scenarios."""
     cluster = scenario.cluster
     flavors = _flavor_keys(cluster.instances)
+    told = {key: flavor for flavor, key in flavors.values()}
     document: _Record = _given(description=scenario.description)
     document |= {
         schema.KEY: schema.VERSION,
@@ -35,12 +36,7 @@ def dump(scenario: values.Scenario) -> _Record:
         **_given(shares_class=cluster.shares_class),
         "hosts": [_host(host) for host in cluster.hosts],
         **_given(sharing_providers=_sharing(cluster)),
-        "flavors": {
-            key: _flavor(key, flavor)
-            for key, flavor in sorted(
-                (key, flavor) for flavor, key in flavors.values()
-            )
-        },
+        "flavors": {key: _flavor(key, told[key]) for key in sorted(told)},
         "instances": [
             _instance(i, flavors[id(i.flavor)][1]) for i in cluster.instances
         ],
@@ -117,9 +113,9 @@ def _host(host: model.Host) -> _Record:
     }
 
 
-def _unlike_name(name: str, **fields: str) -> _Record:
-    """The fields for which the name does not stand."""
-    return {key: value for key, value in fields.items() if value != name}
+def _unlike_name(known: str, /, **fields: str) -> _Record:
+    """The fields for which a name, known already, does not stand."""
+    return {key: value for key, value in fields.items() if value != known}
 
 
 def _provider(provider: model.Provider, root: str) -> _Record:
