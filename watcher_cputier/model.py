@@ -153,6 +153,8 @@ class Host:
     :param providers: the tree, root first, then by name
     :param shared: sharing providers of its aggregates, by name
     :param zone: its availability zone
+    :param failure_domain: what it fails together with: the rack that an
+        aggregate names, else its zone
     :param in_scope: whether the audit may take from and give to it
     """
 
@@ -165,6 +167,7 @@ class Host:
     up: bool = True
     disabled_reason: str = ""
     zone: str = ""
+    failure_domain: str = ""
     in_scope: bool = True
 
     @property

@@ -28,7 +28,8 @@ first, for it has the fewest targets. Higher tiers go before lower ones.
 
 A victim goes to the feasible host with the best weight (see
 :mod:`~watcher_cputier.weigher`); ties go to the lower tier utilisation, then
-to the host's name. The target's room shrinks with every arrival while no
+to the failure domain with the fewest units of the tier (R83), then to the
+host's name. The target's room shrinks with every arrival while no
 source is credited with a departure: each migration holds its allocation on
 both sides until it has ended, so the plan is safe in every order, with any
 two of its migrations in flight together, and whichever of them fail.
@@ -156,6 +157,12 @@ class Ledger:
                 for name, amount in provider.allocated.items():
                     self._used[provider.uuid, name] = amount
         self._held = dict(cluster.held)
+        self._domain: dict[tuple[str, str], int] = {}
+        for (name, account), units in cluster.held.items():
+            host = cluster.host_by_name.get(name)
+            if host is not None:
+                key = (host.failure_domain, account)
+                self._domain[key] = self._domain.get(key, 0) + units
         self._members: dict[tuple[str, str], int] = {}
         for group in cluster.server_groups:
             for uuid in group.members:
@@ -170,6 +177,10 @@ class Ledger:
     def held(self, host: str, account: str) -> int:
         """Units of an account on a host, arrivals included."""
         return self._held.get((host, account), 0)
+
+    def domain_units(self, host: model.Host, tier: str | None) -> int:
+        """Units of a tier in the failure domain of a host."""
+        return self._domain.get((host.failure_domain, tier or ""), 0)
 
     def members(self, group: model.ServerGroup, host: str) -> int:
         """Members of a server group on a host, arrivals included."""
@@ -189,6 +200,8 @@ class Ledger:
         for account, asked in capacity.claims(cluster, instance).items():
             here = (target.name, account)
             self._held[here] = self._held.get(here, 0) + asked
+            there = (target.failure_domain, account)
+            self._domain[there] = self._domain.get(there, 0) + asked
         group = cluster.group_by_member.get(instance.uuid)
         if group is not None:
             self._join(group, target.name)
@@ -424,6 +437,7 @@ def _best_target(
                 instance,
                 host,
             ),
+            search.ledger.domain_units(host, instance.tier),
             host.name,
         )
         ranked.append((rank, host, weight))

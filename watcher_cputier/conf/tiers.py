@@ -67,6 +67,17 @@ Without it ``VCPU_SHARES`` or ``CUSTOM_VCPU_SHARES`` is taken, whichever some
 host has.
 """,
     ),
+    cfg.StrOpt(
+        "failure_domain_key",
+        default="rack",
+        help="""
+Metadata of host aggregates that names what fails together.
+
+Between equally good targets the one is taken whose failure domain has the
+fewest units of the tier. Hosts without it belong to the domain of their
+availability zone.
+""",
+    ),
     cfg.ListOpt(
         "constraints",
         default=[],
@@ -95,6 +106,19 @@ Time budget for reading the cloud.
 
 An audit that could not read Nova and Placement within it fails and says
 where the time went.
+""",
+    ),
+    cfg.StrOpt(
+        "record_directory",
+        help="""
+Directory in which each audit leaves a scenario: all that it saw.
+
+The file ``<uuid of the audit>.yaml`` holds the cluster and the audit's
+parameters, for ``watcher-cputier plan`` and for bug reports; see
+``watcher-cputier scenario pseudonymise`` for taking the names out. Each run
+of a continuous audit replaces the file of the run before. Only the service's
+user can read the files. An audit whose scenario cannot be written warns and
+goes on. Nothing is recorded by default.
 """,
     ),
     cfg.StrOpt(
@@ -203,6 +227,7 @@ class Catalogue:
     :param default_tier: of instances whose flavor names none
     :param mode: ``auto``, ``classes`` or ``shares``
     :param shares_class: of single-class mode, if it has a name of its own
+    :param failure_domain_key: metadata of aggregates that name racks
     :param read_timeout_seconds: time budget for reading the cloud
     """
 
@@ -210,6 +235,7 @@ class Catalogue:
     default_tier: str | None
     mode: str
     shares_class: str | None
+    failure_domain_key: str
     read_timeout_seconds: int
 
 
@@ -226,6 +252,7 @@ def catalogue(conf: cfg.ConfigOpts) -> Catalogue:
             default_tier=group.default_tier,
             mode=group.mode,
             shares_class=group.shares_class,
+            failure_domain_key=group.failure_domain_key,
             read_timeout_seconds=group.read_timeout_seconds,
         )
     except cfg.ConfigFileValueError as exc:

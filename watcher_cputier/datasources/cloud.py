@@ -157,6 +157,7 @@ class Reader:
                 catalogue.default_tier,
                 mode=catalogue.mode,
                 shares_class=catalogue.shares_class,
+                failure_domain_key=catalogue.failure_domain_key,
             )
 
         cluster = assemble()

@@ -106,19 +106,28 @@ def assemble(
     *,
     mode: str = "auto",
     shares_class: str | None = None,
+    failure_domain_key: str = "",
 ) -> model.Cluster:
     """Put the answers together; pure, whatever order they came in.
 
     :param mode: ``auto``, ``classes`` or ``shares``
     :param shares_class: the class of single-class mode, if it has a name
         of its own
+    :param failure_domain_key: metadata of aggregates that names what fails
+        together
     """
     present = frozenset(
         name for p in providers.providers for name in p.inventories
     )
     counting = accounting.choose(tiers, present, mode, shares_class)
     return _Assembly(
-        scope, cloud, providers, counting, present, default_tier
+        scope,
+        cloud,
+        providers,
+        counting,
+        present,
+        default_tier,
+        failure_domain_key,
     ).cluster()
 
 
@@ -133,6 +142,7 @@ class _Assembly:
         counting: accounting.Accounting,
         present: frozenset[str],
         default_tier: str | None,
+        failure_domain_key: str,
     ) -> None:
         self.scope = scope
         self.cloud = cloud
@@ -151,6 +161,12 @@ class _Assembly:
         self.moving = {m.server for m in cloud.migrations if m.in_flight}
         self.host_of_root = {c.uuid: c.name for c in cloud.computes}
         self.zone_of_host = {c.name: c.zone for c in cloud.computes}
+        self.domain_of_host = {
+            name: aggregate.metadata[failure_domain_key]
+            for aggregate in cloud.aggregates
+            if failure_domain_key in aggregate.metadata
+            for name in aggregate.hosts
+        }
         self.read_hosts = {
             c.name for c in cloud.computes if providers.has_read(c.uuid)
         }
@@ -164,6 +180,7 @@ class _Assembly:
             if server.host
         )
         self._report_duplicates(hosts)
+        self._report_stale_providers(hosts)
         self._report_orphans()
         self._report_unrequested(hosts, instances)
         self._report_half_enabled(hosts, instances)
@@ -219,6 +236,7 @@ class _Assembly:
             up=compute.up,
             disabled_reason=compute.disabled_reason,
             zone=compute.zone,
+            failure_domain=self.domain_of_host.get(compute.name, compute.zone),
             in_scope=compute.uuid in self.scope.hosts,
         )
 
@@ -440,6 +458,27 @@ class _Assembly:
                     f"Two hypervisors claim the host name {host.name} "
                     f"({other.uuid} and {host.uuid}). Delete the stale one "
                     "from Nova and Placement.",
+                )
+
+    def _report_stale_providers(self, hosts: Iterable[model.Host]) -> None:
+        """Left over from a host that was renamed or made anew."""
+        known = {host.uuid for host in hosts}
+        names = {name for h in hosts for name in (h.name, h.node_name)}
+        for provider in self.provider_by_uuid.values():
+            if (
+                provider.name in names
+                and provider.uuid == provider.root_uuid
+                and provider.uuid not in known
+            ):
+                self._find(
+                    "stale_provider",
+                    provider.name,
+                    f"Resource provider {provider.name} ({provider.uuid}) has "
+                    "the name of a host and belongs to none: what is "
+                    "allocated there is lost to that host. Move the "
+                    "allocations (`nova-manage placement heal_allocations`) "
+                    "and delete it (`openstack resource provider delete "
+                    f"{provider.uuid}`).",
                 )
 
     def _report_orphans(self) -> None:
