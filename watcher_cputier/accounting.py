@@ -48,9 +48,17 @@ class Claim:
 class Accounting(Protocol):
     """One way to count tiers."""
 
-    tiers: tuple[model.Tier, ...]
-    classes: frozenset[str]
-    shares_class: str | None
+    @property
+    def tiers(self) -> tuple[model.Tier, ...]:
+        """The tiers, each with the class that it is counted by."""
+
+    @property
+    def classes(self) -> frozenset[str]:
+        """The classes that count."""
+
+    @property
+    def shares_class(self) -> str | None:
+        """The one class of all tiers; None with a class per tier."""
 
     def asked(self, flavor: model.Flavor) -> Claim | None:
         """What a flavor claims; None if it requests none of the classes."""

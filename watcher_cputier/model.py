@@ -61,6 +61,12 @@ def default_class(tier: str) -> str:
     return "CUSTOM_VCPU_" + re.sub("[^A-Z0-9]", "_", tier.upper())
 
 
+def default_multiplier(cpu_shares: int) -> float:
+    """Share units of a vCPU in proportion to its CFS shares, as gold's."""
+    shares, multiplier = BUILT_IN_TIERS["gold"]
+    return round(cpu_shares * multiplier / shares, 2)
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Tier:
     """A service tier: a name and the resource class that represents it.

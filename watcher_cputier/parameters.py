@@ -122,7 +122,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         name="weigher_multiplier",
         default=1.0,
-        schema={"type": "number", "minimum": 0},
+        schema={"type": "number", "minimum": 0, "maximum": 1_000_000},
         help="Factor of the weigher's score; with 0 the tie-breaks alone "
         "rank the targets.",
     ),

@@ -159,9 +159,9 @@ class Ledger:
         self._held = dict(cluster.held)
         self._domain: dict[tuple[str, str], int] = {}
         for (name, account), units in cluster.held.items():
-            host = cluster.host_by_name.get(name)
-            if host is not None:
-                key = (host.failure_domain, account)
+            known = cluster.host_by_name.get(name)
+            if known is not None:
+                key = (known.failure_domain, account)
                 self._domain[key] = self._domain.get(key, 0) + units
         self._members: dict[tuple[str, str], int] = {}
         for group in cluster.server_groups:

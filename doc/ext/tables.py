@@ -16,9 +16,11 @@
     the audit parameters, from ``watcher_cputier.parameters.PARAMETERS``
 ``efficacy-indicators``
     the indicators, from ``watcher_cputier.goals.indicators``
+``scenario-format``
+    the format of scenarios, from ``watcher_cputier.scenario.SCHEMA``
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import inspect
 import json
 from typing import Any
@@ -29,6 +31,7 @@ from sphinx import application
 from sphinx.util import docutils
 
 from watcher_cputier import parameters
+from watcher_cputier import scenario
 from watcher_cputier.goals import indicators
 
 
@@ -43,16 +46,24 @@ class Table(docutils.SphinxDirective):
         """Cells in reStructuredText."""
         raise NotImplementedError
 
-    def run(self) -> list[nodes.Node]:
-        lines = [
+    def lines(self) -> Iterator[str]:
+        """The directive in reStructuredText."""
+        yield from self.table(self.rows())
+
+    def table(self, rows: Iterable[Sequence[str]]) -> Iterator[str]:
+        """One table in reStructuredText."""
+        yield from (
             ".. list-table::",
             "   :header-rows: 1",
             f"   :widths: {' '.join(str(width) for width in self.widths)}",
             "",
-        ]
-        for cells in (self.header, *self.rows()):
+        )
+        for cells in (self.header, *rows):
             for index, cell in enumerate(cells):
-                lines.append(f"   {'*' if index == 0 else ' '} - {cell}")
+                yield f"   {'*' if index == 0 else ' '} - {cell}"
+
+    def run(self) -> list[nodes.Node]:
+        lines = list(self.lines())
         self.env.note_dependency(self._source())
         parent = nodes.Element()
         self.state.nested_parse(
@@ -96,6 +107,79 @@ class EfficacyIndicators(Table):
             )
 
 
+class ScenarioFormat(Table):
+    """Key, type and meaning of each part of a scenario, part by part."""
+
+    header = ("Key", "Takes", "Meaning")
+    widths = (24, 26, 50)
+
+    def lines(self) -> Iterator[str]:
+        for part in parts(scenario.SCHEMA):
+            yield f".. rubric:: {part['title'].capitalize()}"
+            yield ""
+            yield from self.table(self._keys(part))
+            yield ""
+
+    def rows(self) -> Iterator[Sequence[str]]:
+        """Those of the scenario itself."""
+        yield from self._keys(scenario.SCHEMA)
+
+    def _keys(self, part: Mapping[str, Any]) -> Iterator[Sequence[str]]:
+        for name, schema in part["properties"].items():
+            required = name in part.get("required", ())
+            yield (
+                f"``{name}``" + (" (required)" if required else ""),
+                takes(schema),
+                schema["description"],
+            )
+
+
+def parts(schema: Any) -> Iterator[Mapping[str, Any]]:
+    """The schemas of all kinds of records, each once, outer ones first."""
+    seen: set[str] = set()
+    waiting = [schema]
+    while waiting:
+        one = waiting.pop(0)
+        if isinstance(one, list):
+            waiting.extend(one)
+        if not isinstance(one, dict):
+            continue
+        if one.get("type") == "object" and isinstance(one.get("title"), str):
+            if one["title"] in seen:
+                continue
+            seen.add(one["title"])
+            yield one
+        waiting.extend(one.values())
+
+
+_KINDS = {
+    "boolean": "true or false",
+    "integer": "whole number",
+    "null": "null",
+    "number": "number",
+    "string": "text",
+}
+
+
+def takes(schema: Mapping[str, Any]) -> str:
+    """What a key of a scenario takes."""
+    if "anyOf" in schema:
+        return " or ".join(takes(one) for one in schema["anyOf"])
+    if "enum" in schema:
+        return " or ".join(f"``{json.dumps(v)}``" for v in schema["enum"])
+    if "title" in schema:
+        return str(schema["title"])
+    if schema["type"] == "array":
+        return f"list of: {takes(schema['items'])}"
+    if schema["type"] == "object":
+        if "additionalProperties" not in schema:
+            return "map"
+        return f"map of name to: {takes(schema['additionalProperties'])}"
+    kinds = schema["type"]
+    names = [kinds] if isinstance(kinds, str) else kinds
+    return " or ".join(_KINDS[name] for name in names)
+
+
 def words(schema: Mapping[str, Any]) -> str:
     """A JSON schema as an operator would say it."""
     if "anyOf" in schema:
@@ -128,4 +212,5 @@ def setup(app: application.Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("audit-parameters", AuditParameters)
     app.add_directive("efficacy-indicators", EfficacyIndicators)
+    app.add_directive("scenario-format", ScenarioFormat)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -281,11 +281,10 @@ def _read_tier(conf: cfg.ConfigOpts, position: int, name: str) -> model.Tier:
         name=name,
         resource_class=group.resource_class,
         cpu_shares=group.cpu_shares,
-        # In proportion to the shares, as gold's 100 are to its 512.
         multiplier=(
             group.multiplier
             if group.multiplier is not None
-            else round(group.cpu_shares * 100 / BUILT_IN["gold"][0], 2)
+            else model.default_multiplier(group.cpu_shares)
         ),
         rank=group.rank or position,
     )

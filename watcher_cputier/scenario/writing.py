@@ -108,6 +108,7 @@ def _host(host: model.Host) -> _Record:
         **_differing(
             host, ("zone", "enabled", "up", "disabled_reason", "in_scope")
         ),
+        **_unlike_name(host.zone, failure_domain=host.failure_domain),
         "providers": [_provider(p, host.uuid) for p in host.providers],
         **_given(shared=[p.uuid for p in host.shared]),
     }

@@ -35,6 +35,7 @@ from watcher_cputier import report
 from watcher_cputier.conf import tiers as tiers_conf
 from watcher_cputier.datasources import cloud
 from watcher_cputier.datasources import compute_model
+from watcher_cputier.datasources import recorder
 from watcher_cputier.goals import indicators
 
 LOG = log.getLogger(__name__)
@@ -93,7 +94,7 @@ class DomainCapacityEnforcement(base.BaseStrategy):
             the audit's status message
         """
         try:
-            self._execute()
+            self._execute(audit)
         except errors.TierError as exc:
             LOG.error("The audit could not look: %s", exc)
             _tell(audit, str(exc))
@@ -102,7 +103,7 @@ class DomainCapacityEnforcement(base.BaseStrategy):
     def post_execute(self) -> None:
         """Nothing: the indicators are set with the solution."""
 
-    def _execute(self) -> None:
+    def _execute(self, audit: Any) -> None:
         params = parameters.Parameters.of(self.input_parameters)
         self._planner = params.planner
         if not params.enforce_quota:
@@ -116,10 +117,15 @@ class DomainCapacityEnforcement(base.BaseStrategy):
             refresh=self._synchronize if params.refresh_model else None,
             details=lambda seen: diagnosis.hosts_to_detail(seen, params),
         )
+        recorder.record(cfg.CONF, audit, cluster, self.input_parameters)
         verdict = diagnosis.diagnose(cluster, params)
+        seen = cluster
         cluster, found = _plan(
             reader, cluster, verdict, params, extensions.load(cfg.CONF)
         )
+        if cluster is not seen:
+            # With Placement's word on the plan's targets.
+            recorder.record(cfg.CONF, audit, cluster, self.input_parameters)
         LOG.info("Reading the cloud took %s", reader.cost)
         _log(cluster, verdict, found)
         for migration in found.migrations:

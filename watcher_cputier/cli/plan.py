@@ -1,0 +1,164 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""``watcher-cputier plan``: what an audit of a scenario would propose."""
+
+import argparse
+from collections.abc import Iterable
+import json
+import math
+from typing import Any
+
+from watcher_cputier import diagnosis
+from watcher_cputier import errors
+from watcher_cputier import model
+from watcher_cputier import parameters
+from watcher_cputier import planner
+from watcher_cputier import report
+from watcher_cputier.cli import files
+from watcher_cputier.cli import screen
+from watcher_cputier.goals import indicators
+
+NOTHING = "Nothing to do: enforce_quota is false"
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to those of the program."""
+    text = "plan on a scenario as an audit would"
+    command = commands.add_parser(
+        "plan",
+        help=text,
+        description=text,
+        epilog="The audit's parameters are: "
+        + ", ".join(p.name for p in parameters.PARAMETERS),
+    )
+    command.add_argument(
+        "--scenario",
+        metavar="FILE",
+        required=True,
+        help="the scenario, YAML or JSON; - reads stdin",
+    )
+    command.add_argument(
+        "--format",
+        choices=("table", "json"),
+        default="table",
+        help="tables for people (default), or one JSON document",
+    )
+    command.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="a parameter of the audit, in place of the scenario's own; the "
+        "value is JSON or plain text; may be given several times",
+    )
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> str:
+    """The plan in words or as JSON.
+
+    :raises TierError: for a scenario or parameter that cannot be planned on
+    """
+    found = files.read(arguments.scenario)
+    given = {**found.parameters, **_settings(arguments.set)}
+    params = parameters.Parameters.of(given)
+    verdict = diagnosis.diagnose(found.cluster, params)
+    if params.enforce_quota:
+        made = planner.plan(found.cluster, verdict, params)
+        summary = report.summary(found.cluster, verdict, made)
+    else:
+        made, summary = planner.Plan(), NOTHING
+    if arguments.format == "json":
+        return _document(found.cluster, verdict, made, summary)
+    return screen.rendered(
+        lambda page: _lay_out(page, found.cluster, verdict, made, summary)
+    )
+
+
+def _settings(told: Iterable[str]) -> dict[str, Any]:
+    """The parameters of the command line, the last of a name."""
+    found = {}
+    for text in told:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise errors.ParameterError(
+                "has no value", where=f"--set {text}", cure="Say NAME=VALUE"
+            )
+        found[name] = _value(value)
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _refuse(text: str) -> None:
+    raise ValueError(text)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def _document(
+    cluster: model.Cluster,
+    verdict: diagnosis.Diagnosis,
+    made: planner.Plan,
+    summary: str,
+) -> str:
+    tiers = [tier.name for tier in cluster.tiers]
+    document = report.plan_document(
+        cluster,
+        verdict,
+        made,
+        indicators=indicators.values(made, tiers),
+    )
+    document["summary"] = summary
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _lay_out(
+    page: screen.Page,
+    cluster: model.Cluster,
+    verdict: diagnosis.Diagnosis,
+    made: planner.Plan,
+    summary: str,
+) -> None:
+    page.table(report.host_rows(cluster, verdict))
+    for title, migrations in (
+        ("Migrations", made.migrations),
+        ("Deferred by max_migrations", made.deferred),
+    ):
+        if migrations:
+            page.title(title)
+            page.table(report.migration_rows(migrations))
+    if made.unresolved:
+        page.title("Unresolved")
+        for item in made.unresolved:
+            first, *rest = report.unresolved(item)
+            page.item(first)
+            for line in rest:
+                page.item(line, level=1)
+    findings = (*cluster.findings, *verdict.findings)
+    if findings:
+        page.title("Findings")
+        for finding in findings:
+            page.item(f"{finding.kind}: {finding.text}")
+    page.title("")
+    page.item(summary)
