@@ -41,6 +41,7 @@ import sys
 import threading
 import time
 import typing
+from unittest import mock
 
 from tests.cloud import process
 
@@ -97,8 +98,10 @@ def prepare_database(path: pathlib.Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
     if fresh:
-        # ``upgrade`` stops at an ALTER on SQLite.
-        migration.create_schema()
+        # ``upgrade`` stops at an ALTER on SQLite. Alembic would set up the
+        # log its own way and silence the loggers that there are.
+        with mock.patch("logging.config.fileConfig"):
+            migration.create_schema()
 
 
 def _begin_immediate(connection: typing.Any, cursor: typing.Any,

@@ -195,8 +195,9 @@ class Service:
     ) -> list[errors.ServiceError]:
         """Send each of these requests; what could not be had.
 
-        An object that is gone meanwhile is no failure, and a service that
-        does not answer is not asked again.
+        Missing permissions are named one and all; after any other failure
+        the service is not asked again. An object that is gone meanwhile is
+        no failure.
         """
         found: list[errors.ServiceError] = []
         for path, params in wanted:
@@ -204,10 +205,10 @@ class Service:
                 self.get(path, params)
             except NotFound:
                 continue
-            except Unreachable as exc:
-                return [*found, exc]
-            except errors.ServiceError as exc:
+            except Forbidden as exc:
                 found.append(exc)
+            except errors.ServiceError as exc:
+                return [*found, exc]
         return found
 
     def pages(
@@ -250,10 +251,10 @@ class Service:
             )
         if status == 403:
             policy = self._policy(path)
-            return self._error(
-                request,
+            return Forbidden(
                 f"Watcher's user lacks the permission {policy} (403)",
-                "Grant it a role that the policy admits; the admin role "
+                where=f"{self.name} {request}",
+                cure="Grant it a role that the policy admits; the admin role "
                 "does by default",
             )
         return self._error(
@@ -283,7 +284,7 @@ class Service:
         else:
             what = f"unreachable: {_first_line(exc)}"
             cure = "Check that the service runs and its endpoint is right"
-        return Unreachable(what, where=f"{self.name} {request}", cure=cure)
+        return self._error(request, what, cure)
 
     def _error(
         self, request: str, what: str, cure: str
@@ -293,8 +294,8 @@ class Service:
         )
 
 
-class Unreachable(errors.ServiceError):
-    """The service does not answer at all: no further request will do."""
+class Forbidden(errors.ServiceError):
+    """The service answers, and Watcher's user may not ask for this."""
 
 
 class NotFound(errors.ServiceError):

@@ -15,13 +15,17 @@
 from typing import Any
 
 from oslo_config import cfg
+from oslo_log import log
 from watcher.decision_engine.goal import base
 from watcher.decision_engine.goal.efficacy import base as efficacy_base
 from watcher.decision_engine.goal.efficacy import indicators as watcher_spec
 from watcher.decision_engine.solution import efficacy
 
+from watcher_cputier import errors
 from watcher_cputier.conf import tiers as tiers_conf
 from watcher_cputier.goals import indicators
+
+LOG = log.getLogger(__name__)
 
 
 class TierIndicator(watcher_spec.IndicatorSpecification):
@@ -48,8 +52,17 @@ class TierCompliance(efficacy_base.EfficacySpecification):
     """What a solution of the goal reports, per configured tier too."""
 
     def get_indicators_specifications(self) -> list[TierIndicator]:
-        """All quota indicators."""
-        tiers = tiers_conf.read(cfg.CONF)
+        """All quota indicators.
+
+        Watcher asks for them when it starts. A wrong tier section must not
+        keep it from serving other goals: it is logged here, and fails each
+        audit of ours.
+        """
+        try:
+            tiers = tiers_conf.read(cfg.CONF)
+        except errors.ConfigurationError as exc:
+            LOG.error("The tiers cannot be used: %s", exc)
+            tiers = ()
         return [
             TierIndicator(indicator)
             for indicator in (

@@ -93,12 +93,19 @@ class DomainCapacityEnforcement(base.BaseStrategy):
         :raises TierError: when it could not look; the reason is saved in
             the audit's status message
         """
+        failure = None
         try:
             self._execute(audit)
         except errors.TierError as exc:
-            LOG.error("The audit could not look: %s", exc)
-            _tell(audit, str(exc))
+            failure = exc
+        except Exception as exc:
+            _tell(audit, f"Unexpected error, see the log: {exc!r}")
             raise
+        # Past the handler, where the log would say everything twice.
+        if failure is not None:
+            LOG.error("The audit could not look: %s", failure)
+            _tell(audit, str(failure))
+            raise failure
 
     def post_execute(self) -> None:
         """Nothing: the indicators are set with the solution."""
