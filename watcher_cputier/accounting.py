@@ -101,7 +101,9 @@ class ClassPerTier:
         vcpus: int,
     ) -> dict[str | None, int]:
         """Units by the tiers' classes."""
-        return dict(self.totals(resources))
+        held: dict[str | None, int] = {}
+        held.update(self.totals(resources))
+        return held
 
     def totals(self, resources: Mapping[str, int]) -> dict[str, int]:
         """Units by tier."""

@@ -127,7 +127,7 @@ def _flatten(
     for uuid, summary in provider_summaries.items():
         # A provider that names no root (microversions before 1.29), or one
         # that is not here, stands for itself.
-        root = summary.get("root_provider_uuid")
+        root = str(summary.get("root_provider_uuid"))
         tree = trees.setdefault(
             root if root in provider_summaries else uuid, _Tree()
         )

@@ -38,7 +38,7 @@ _HOMES = {
     "SpecError": "spec",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = sorted(_HOMES)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> typing.Any:

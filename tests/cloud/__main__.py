@@ -40,8 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         _COMMANDS[options.command](options)
-    except (embedded.CloudError, cloud_spec.SpecError, control.ControlError,
-            population.PopulationError, KeyError, OSError) as error:
+    except (
+        embedded.CloudError,
+        cloud_spec.SpecError,
+        control.ControlError,
+        population.PopulationError,
+        KeyError,
+        OSError,
+    ) as error:
         text = error.args[0] if isinstance(error, KeyError) else error
         print("error: %s" % text, file=sys.stderr)
         return 1
@@ -50,19 +56,32 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.cloud", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        prog="python -m tests.cloud",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("command", choices=sorted(_COMMANDS))
-    parser.add_argument("argument", nargs="?",
-                        help="a spec file, or the name of an event")
-    parser.add_argument("--directory", default=str(_DIRECTORY),
-                        help="where the cloud lives (%(default)s)")
-    parser.add_argument("--user", default="admin",
-                        choices=sorted(keystone.USERS),
-                        help="for env: whose variables")
-    parser.add_argument("--option", action="append", default=[],
-                        metavar="GROUP.NAME=VALUE",
-                        help="for start: an option of Watcher")
+    parser.add_argument(
+        "argument", nargs="?", help="a spec file, or the name of an event"
+    )
+    parser.add_argument(
+        "--directory",
+        default=str(_DIRECTORY),
+        help="where the cloud lives (%(default)s)",
+    )
+    parser.add_argument(
+        "--user",
+        default="admin",
+        choices=sorted(keystone.USERS),
+        help="for env: whose variables",
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="GROUP.NAME=VALUE",
+        help="for start: an option of Watcher",
+    )
     return parser
 
 
@@ -84,11 +103,17 @@ def _start(options: argparse.Namespace) -> None:
         group, _dot, name = key.rpartition(".")
         watcher_options[group or "DEFAULT", name] = value
     cloud = embedded.EmbeddedCloud(
-        spec, directory=options.directory, detached=True, progress=_say,
-        watcher_options=watcher_options)
+        spec,
+        directory=options.directory,
+        detached=True,
+        progress=_say,
+        watcher_options=watcher_options,
+    )
     cloud.setUp()
-    _say("use it: export OS_CLIENT_CONFIG_FILE=%s OS_CLOUD=admin" %
-         shlex.quote(str(cloud.clouds_yaml)))
+    _say(
+        "use it: export OS_CLIENT_CONFIG_FILE=%s OS_CLOUD=admin"
+        % shlex.quote(str(cloud.clouds_yaml))
+    )
     _env(options)
 
 
@@ -103,8 +128,16 @@ def _event(options: argparse.Namespace) -> None:
     cloud = embedded.EmbeddedCloud.attach(options.directory)
     if options.argument is None:
         for event in cloud.spec.events:
-            print("%s: %s %s" % (event.name, event.action, ", ".join(
-                "%s=%s" % pair for pair in event.arguments.items())))
+            print(
+                "%s: %s %s"
+                % (
+                    event.name,
+                    event.action,
+                    ", ".join(
+                        "%s=%s" % pair for pair in event.arguments.items()
+                    ),
+                )
+            )
         return
     cloud.apply(options.argument)
 
@@ -113,15 +146,28 @@ def _status(options: argparse.Namespace) -> None:
     cloud = embedded.EmbeddedCloud.attach(options.directory)
     print("directory: %s" % cloud.directory)
     for name, record in cloud.processes().items():
-        print("%s: process %d, ports %s" % (name, record.pid, ", ".join(
-            "%s %d" % pair for pair in sorted(record.ports.items()))))
+        print(
+            "%s: process %d, ports %s"
+            % (
+                name,
+                record.pid,
+                ", ".join(
+                    "%s %d" % pair for pair in sorted(record.ports.items())
+                ),
+            )
+        )
     instances: dict[str, list[str]] = {}
     for name, host in cloud.locations().items():
         instances.setdefault(host, []).append(name)
     for host, state in cloud.control.call("hosts").items():
-        print("%s: compute service %s, instances: %s" % (
-            host, "running" if state["running"] else "stopped",
-            ", ".join(sorted(instances.get(host, []))) or "none"))
+        print(
+            "%s: compute service %s, instances: %s"
+            % (
+                host,
+                "running" if state["running"] else "stopped",
+                ", ".join(sorted(instances.get(host, []))) or "none",
+            )
+        )
 
 
 def _env(options: argparse.Namespace) -> None:
@@ -135,8 +181,14 @@ def _stop(options: argparse.Namespace) -> None:
         _say("nothing was running in %s" % options.directory)
 
 
-_COMMANDS = {"start": _start, "load": _load, "event": _event,
-             "status": _status, "env": _env, "stop": _stop}
+_COMMANDS = {
+    "start": _start,
+    "load": _load,
+    "event": _event,
+    "status": _status,
+    "env": _env,
+    "stop": _stop,
+}
 
 
 if __name__ == "__main__":

@@ -43,8 +43,8 @@ import typing
 
 import fixtures
 from keystoneauth1 import adapter as ksa_adapter
-from keystoneauth1.identity import v3
 from keystoneauth1 import session
+from keystoneauth1.identity import v3
 import requests
 import yaml
 
@@ -75,14 +75,17 @@ class CloudError(RuntimeError):
 class EmbeddedCloud(fixtures.Fixture):
     """Real Placement, Nova and Watcher below one directory."""
 
-    def __init__(self, spec: cloud_spec.CloudSpec | None = None,
-                 directory: str | os.PathLike[str] | None = None,
-                 python: str = sys.executable,
-                 watcher_options: watcher.Options | None = None,
-                 progress: Progress | None = None,
-                 detached: bool = False,
-                 with_watcher: bool = True,
-                 copy_instances: bool = True) -> None:
+    def __init__(
+        self,
+        spec: cloud_spec.CloudSpec | None = None,
+        directory: str | os.PathLike[str] | None = None,
+        python: str = sys.executable,
+        watcher_options: watcher.Options | None = None,
+        progress: Progress | None = None,
+        detached: bool = False,
+        with_watcher: bool = True,
+        copy_instances: bool = True,
+    ) -> None:
         super().__init__()
         self._initial = spec
         self._given = directory
@@ -92,8 +95,9 @@ class EmbeddedCloud(fixtures.Fixture):
         self._detached = detached
         self._with_watcher = with_watcher
         self._copy_instances = copy_instances
-        self._adapters: dict[tuple[str, str, str | None],
-                             ksa_adapter.Adapter] = {}
+        self._adapters: dict[
+            tuple[str, str, str | None], ksa_adapter.Adapter
+        ] = {}
 
     # Lifecycle.
 
@@ -127,16 +131,21 @@ class EmbeddedCloud(fixtures.Fixture):
                 self._populate(self._initial)
             if self._with_watcher:
                 self.watcher.wait()
-        except (process.ProcessError, control.ControlError,
-                population.PopulationError) as error:
+        except (
+            process.ProcessError,
+            control.ControlError,
+            population.PopulationError,
+        ) as error:
             self.stop()
-            raise CloudError("the embedded cloud did not start: %s" %
-                             error) from error
+            raise CloudError(
+                "the embedded cloud did not start: %s" % error
+            ) from error
         except BaseException:
             self.stop()
             raise
-        self._progress("the cloud is up after %.1f s" % (
-            time.monotonic() - begun))
+        self._progress(
+            "the cloud is up after %.1f s" % (time.monotonic() - begun)
+        )
 
     @classmethod
     def attach(cls, directory: str | os.PathLike[str]) -> EmbeddedCloud:
@@ -169,8 +178,11 @@ class EmbeddedCloud(fixtures.Fixture):
     def processes(self) -> dict[str, process.Record]:
         """The living processes by their names."""
         found = {"nova": self._nova.record, "watcher": self.watcher.record}
-        return {name: record for name, record in found.items()
-                if record is not None}
+        return {
+            name: record
+            for name, record in found.items()
+            if record is not None
+        }
 
     def report_to(self, progress: Progress) -> None:
         """Tell ``progress`` from now on what goes on."""
@@ -184,35 +196,61 @@ class EmbeddedCloud(fixtures.Fixture):
 
     def _make_directory(self) -> None:
         if self._given is None:
-            self.directory = pathlib.Path(tempfile.mkdtemp(
-                prefix="embedded-cloud-"))
-            self.addCleanup(shutil.rmtree, self.directory,
-                            ignore_errors=True)
+            self.directory = pathlib.Path(
+                tempfile.mkdtemp(prefix="embedded-cloud-")
+            )
+            self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
         else:
             self.directory = pathlib.Path(self._given).resolve()
             self.directory.mkdir(parents=True, exist_ok=True)
 
     def _prepare(self) -> None:
         self.spec = cloud_spec.CloudSpec()
-        environment = {k: v for k, v in os.environ.items()
-                       if not k.startswith("OS_") and "proxy" not in
-                       k.lower()}
+        environment = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith("OS_") and "proxy" not in k.lower()
+        }
         environment.update(
-            TMPDIR=str(self.directory / "tmp"), PYTHONUNBUFFERED="1",
-            PYTHONWARNINGS="ignore", NO_PROXY="127.0.0.1",
-            PYTHONPATH=os.pathsep.join(filter(None, (
-                str(_ROOT), os.environ.get("PYTHONPATH")))))
+            TMPDIR=str(self.directory / "tmp"),
+            PYTHONUNBUFFERED="1",
+            PYTHONWARNINGS="ignore",
+            NO_PROXY="127.0.0.1",
+            PYTHONPATH=os.pathsep.join(
+                filter(None, (str(_ROOT), os.environ.get("PYTHONPATH")))
+            ),
+        )
         self._nova = process.ServiceProcess(
-            self.directory, "nova",
-            [self._python, "-m", "tests.cloud.nova_process",
-             str(self.directory)], environment)
-        self.watcher = watcher.Watcher(self, process.ServiceProcess(
-            self.directory, "watcher",
-            [self._python, "-m", "tests.cloud.watcher_process",
-             str(self.directory)], environment), self._detached)
+            self.directory,
+            "nova",
+            [
+                self._python,
+                "-m",
+                "tests.cloud.nova_process",
+                str(self.directory),
+            ],
+            environment,
+        )
+        self.watcher = watcher.Watcher(
+            self,
+            process.ServiceProcess(
+                self.directory,
+                "watcher",
+                [
+                    self._python,
+                    "-m",
+                    "tests.cloud.watcher_process",
+                    str(self.directory),
+                ],
+                environment,
+            ),
+            self._detached,
+        )
         self.population = population.Population(
             self._compute,
-            lambda *args, **values: self.control.call(*args, **values))
+            # Not the method itself: the control is another after a restart.
+            lambda *args, **values: self.control.call(*args, **values),  # noqa: PLW0108
+        )
 
     def _claim(self) -> None:
         """Take the directory: refuse a living owner, end leftovers."""
@@ -222,17 +260,25 @@ class EmbeddedCloud(fixtures.Fixture):
         except (OSError, ValueError):
             owner = None
         if owner is not None:
-            alive = (process.start_time(owner["pid"]) == owner["started"])
+            alive = process.start_time(owner["pid"]) == owner["started"]
             if owner["detached"]:
                 alive = self._nova.record is not None
             if alive:
                 raise CloudError(
                     "a cloud already runs in %s (started by process %d); "
-                    "stop it first or take another directory" % (
-                        self.directory, owner["pid"]))
+                    "stop it first or take another directory"
+                    % (self.directory, owner["pid"])
+                )
         self.stop()
-        for name in ("tmp", "hosts", "nova", "log", "watcher.sqlite",
-                     "watcher.sqlite-wal", "watcher.sqlite-shm"):
+        for name in (
+            "tmp",
+            "hosts",
+            "nova",
+            "log",
+            "watcher.sqlite",
+            "watcher.sqlite-wal",
+            "watcher.sqlite-shm",
+        ):
             target = self.directory / name
             if target.is_dir():
                 shutil.rmtree(target)
@@ -242,9 +288,15 @@ class EmbeddedCloud(fixtures.Fixture):
         # Wherever it lives, no repository shall see it.
         (self.directory / ".gitignore").write_text("*\n")
         pid = os.getpid()
-        path.write_text(json.dumps({
-            "pid": pid, "started": process.start_time(pid),
-            "detached": self._detached}))
+        path.write_text(
+            json.dumps(
+                {
+                    "pid": pid,
+                    "started": process.start_time(pid),
+                    "detached": self._detached,
+                }
+            )
+        )
 
     def _reach(self, ports: dict[str, int]) -> None:
         self.ports = dict(ports)
@@ -252,18 +304,32 @@ class EmbeddedCloud(fixtures.Fixture):
         self.control = control.ControlClient(ports["control"])
         self._adapters.clear()
         self.clouds_yaml = self.directory / "clouds.yaml"
-        self.clouds_yaml.write_text(yaml.safe_dump({"clouds": {
-            name: {"region_name": keystone.REGION,
-                   "identity_api_version": 3,
-                   "auth": self._auth(name)}
-            for name in keystone.USERS}}))
+        self.clouds_yaml.write_text(
+            yaml.safe_dump(
+                {
+                    "clouds": {
+                        name: {
+                            "region_name": keystone.REGION,
+                            "identity_api_version": 3,
+                            "auth": self._auth(name),
+                        }
+                        for name in keystone.USERS
+                    }
+                }
+            )
+        )
 
-    def _auth(self, user: str, project: str | None = None) -> dict[
-            str, typing.Any]:
-        return {"auth_url": self.auth_url, "username": user,
-                "password": keystone.PASSWORD,
-                "project_name": project or keystone.USERS[user][0],
-                "user_domain_id": "default", "project_domain_id": "default"}
+    def _auth(
+        self, user: str, project: str | None = None
+    ) -> dict[str, typing.Any]:
+        return {
+            "auth_url": self.auth_url,
+            "username": user,
+            "password": keystone.PASSWORD,
+            "project_name": project or keystone.USERS[user][0],
+            "user_domain_id": "default",
+            "project_domain_id": "default",
+        }
 
     # Declared states.
 
@@ -275,28 +341,35 @@ class EmbeddedCloud(fixtures.Fixture):
         self.control.call("reset")
         self._populate(spec)
         self.watcher.refresh()
-        self._progress("the declared state is reached after %.1f s" % (
-            time.monotonic() - begun))
+        self._progress(
+            "the declared state is reached after %.1f s"
+            % (time.monotonic() - begun)
+        )
 
     def _populate(self, spec: cloud_spec.CloudSpec) -> None:
         self._progress("starting %d compute services" % len(spec.hosts))
         for host in spec.to_data()["hosts"]:
             self.control.call("add_host", host=host)
         self.population.declare(spec)
-        self._progress("booting %d instances" % sum(
-            i.count for i in spec.instances))
+        self._progress(
+            "booting %d instances" % sum(i.count for i in spec.instances)
+        )
         if self._copy_instances:
             self.population.fill(spec)
         else:
             self.population.boot(spec.instances)
         self.spec = spec
-        (self.directory / "spec.yaml").write_text(yaml.safe_dump(
-            json.loads(json.dumps(spec.to_data())), sort_keys=False))
+        (self.directory / "spec.yaml").write_text(
+            yaml.safe_dump(
+                json.loads(json.dumps(spec.to_data())), sort_keys=False
+            )
+        )
 
     # Clients.
 
-    def adapter(self, service: str, user: str = "admin",
-                project: str | None = None) -> ksa_adapter.Adapter:
+    def adapter(
+        self, service: str, user: str = "admin", project: str | None = None
+    ) -> ksa_adapter.Adapter:
         """A keystoneauth adapter for a service type, as a user."""
         key = (service, user, project)
         if key not in self._adapters:
@@ -304,13 +377,19 @@ class EmbeddedCloud(fixtures.Fixture):
             # A proxy of the environment must not see loopback traffic.
             http.trust_env = False
             keystone_session = session.Session(
-                auth=v3.Password(**self._auth(user, project)), session=http)
-            version = {"compute": population.COMPUTE_VERSION,
-                       "placement": PLACEMENT_VERSION}.get(service)
+                auth=v3.Password(**self._auth(user, project)), session=http
+            )
+            version = {
+                "compute": population.COMPUTE_VERSION,
+                "placement": PLACEMENT_VERSION,
+            }.get(service)
             self._adapters[key] = ksa_adapter.Adapter(
-                keystone_session, service_type=service, interface="public",
+                keystone_session,
+                service_type=service,
+                interface="public",
                 region_name=keystone.REGION,
-                default_microversion=version)
+                default_microversion=version,
+            )
         return self._adapters[key]
 
     def _compute(self, project: str | None = None) -> ksa_adapter.Adapter:
@@ -325,22 +404,29 @@ class EmbeddedCloud(fixtures.Fixture):
         import openstack
 
         return openstack.connect(
-            load_yaml_config=False, load_envvars=False,
-            region_name=keystone.REGION, auth=self._auth(user),
-            compute_api_version="2", identity_api_version="3")
+            load_yaml_config=False,
+            load_envvars=False,
+            region_name=keystone.REGION,
+            auth=self._auth(user),
+            compute_api_version="2",
+            identity_api_version="3",
+        )
 
     def environment(self, user: str = "admin") -> dict[str, str]:
         """The variables that make the openstack command use this cloud."""
-        return {"OS_AUTH_URL": self.auth_url, "OS_USERNAME": user,
-                "OS_PASSWORD": keystone.PASSWORD,
-                "OS_PROJECT_NAME": keystone.USERS[user][0],
-                "OS_USER_DOMAIN_ID": "default",
-                "OS_PROJECT_DOMAIN_ID": "default",
-                "OS_IDENTITY_API_VERSION": "3",
-                "OS_REGION_NAME": keystone.REGION,
-                "OS_PLACEMENT_API_VERSION": CLI_PLACEMENT_VERSION,
-                "OS_INFRA_OPTIM_API_VERSION": self._optimize_version(),
-                "OS_COMPUTE_API_VERSION": population.COMPUTE_VERSION}
+        return {
+            "OS_AUTH_URL": self.auth_url,
+            "OS_USERNAME": user,
+            "OS_PASSWORD": keystone.PASSWORD,
+            "OS_PROJECT_NAME": keystone.USERS[user][0],
+            "OS_USER_DOMAIN_ID": "default",
+            "OS_PROJECT_DOMAIN_ID": "default",
+            "OS_IDENTITY_API_VERSION": "3",
+            "OS_REGION_NAME": keystone.REGION,
+            "OS_PLACEMENT_API_VERSION": CLI_PLACEMENT_VERSION,
+            "OS_INFRA_OPTIM_API_VERSION": self._optimize_version(),
+            "OS_COMPUTE_API_VERSION": population.COMPUTE_VERSION,
+        }
 
     def _optimize_version(self) -> str:
         """What the client and this Watcher both know; 1.4 is the oldest's."""
@@ -359,8 +445,9 @@ class EmbeddedCloud(fixtures.Fixture):
         arguments = dict(event.arguments)
         return getattr(self, event.action)(**arguments)
 
-    def boot(self, instance: cloud_spec.InstanceSpec | dict[
-            str, typing.Any]) -> dict[str, str]:
+    def boot(
+        self, instance: cloud_spec.InstanceSpec | dict[str, typing.Any]
+    ) -> dict[str, str]:
         """Boot and wait; returns the uuids by name."""
         if isinstance(instance, dict):
             instance = cloud_spec.InstanceSpec(**instance)
@@ -380,16 +467,20 @@ class EmbeddedCloud(fixtures.Fixture):
 
     def locations(self) -> dict[str, str]:
         """Where every instance is: host names by instance names."""
-        return {s["name"]: s["OS-EXT-SRV-ATTR:host"]
-                for s in self.population.servers()}
+        return {
+            s["name"]: s["OS-EXT-SRV-ATTR:host"]
+            for s in self.population.servers()
+        }
 
-    def live_migrate(self, name: str, host: str | None = None,
-                     wait: bool = True) -> str:
+    def live_migrate(
+        self, name: str, host: str | None = None, wait: bool = True
+    ) -> str:
         """Ask Nova to move an instance; returns the migration's status."""
         key = self.server_id(name)
         earlier = {m["id"] for m in self.migrations(key)}
-        self.population.act(key, "os-migrateLive", {
-            "host": host, "block_migration": "auto"})
+        self.population.act(
+            key, "os-migrateLive", {"host": host, "block_migration": "auto"}
+        )
         deadline = time.monotonic() + 60
         status = "not begun"
         while wait and time.monotonic() < deadline:
@@ -401,16 +492,19 @@ class EmbeddedCloud(fixtures.Fixture):
                 return status
             time.sleep(0.1)
         if wait:
-            raise CloudError("the migration of %s is still %s" % (
-                name, status))
+            raise CloudError(
+                "the migration of %s is still %s" % (name, status)
+            )
         return status
 
     def migrations(self, server: str) -> list[dict[str, typing.Any]]:
         """Nova's records of the migrations of an instance."""
-        answer = self._compute().get("/os-migrations", params={
-            "instance_uuid": server}).json()
-        return typing.cast("list[dict[str, typing.Any]]",
-                           answer["migrations"])
+        answer = (
+            self._compute()
+            .get("/os-migrations", params={"instance_uuid": server})
+            .json()
+        )
+        return typing.cast("list[dict[str, typing.Any]]", answer["migrations"])
 
     def _settle(self, server: str) -> None:
         """Wait until no task holds the instance any more."""
@@ -421,10 +515,14 @@ class EmbeddedCloud(fixtures.Fixture):
                 return
             time.sleep(0.05)
 
-    def set_inventory(self, host: str, resource_class: str,
-                      via: str = "provider.yaml",
-                      provider: str | None = None,
-                      **fields: typing.Any) -> None:
+    def set_inventory(
+        self,
+        host: str,
+        resource_class: str,
+        via: str = "provider.yaml",
+        provider: str | None = None,
+        **fields: typing.Any,
+    ) -> None:
         """Change fields of an inventory, as an operator would.
 
         ``via="provider.yaml"`` edits the file and restarts that compute
@@ -432,16 +530,21 @@ class EmbeddedCloud(fixtures.Fixture):
         provider, named by ``provider``).
         """
         if via == "provider.yaml":
-            self.control.call("set_inventory", host=host,
-                              resource_class=resource_class, fields=fields)
+            self.control.call(
+                "set_inventory",
+                host=host,
+                resource_class=resource_class,
+                fields=fields,
+            )
             return
         key = self.provider_uuid(provider or host)
         url = "/resource_providers/%s/inventories/%s" % (key, resource_class)
         for _attempt in range(5):
             current = self.placement.get(url, raise_exc=False)
             generation = self.placement.get(
-                "/resource_providers/%s" % key).json()["generation"]
-            body = (current.json() if current.status_code == 200 else {})
+                "/resource_providers/%s" % key
+            ).json()["generation"]
+            body = current.json() if current.status_code == 200 else {}
             body.update(fields, resource_provider_generation=generation)
             if current.status_code == 200:
                 answer = self.placement.put(url, json=body, raise_exc=False)
@@ -449,16 +552,20 @@ class EmbeddedCloud(fixtures.Fixture):
                 answer = self.placement.post(
                     "/resource_providers/%s/inventories" % key,
                     json=body | {"resource_class": resource_class},
-                    raise_exc=False)
+                    raise_exc=False,
+                )
             if answer.status_code != 409:
                 break
         if answer.status_code >= 400:
-            raise CloudError("Placement refused the inventory of %s: %s" % (
-                host, answer.text))
+            raise CloudError(
+                "Placement refused the inventory of %s: %s"
+                % (host, answer.text)
+            )
 
     def provider_uuid(self, name: str) -> str:
-        found = self.placement.get("/resource_providers", params={
-            "name": name}).json()["resource_providers"]
+        found = self.placement.get(
+            "/resource_providers", params={"name": name}
+        ).json()["resource_providers"]
         if not found:
             raise CloudError("no resource provider is named %s" % name)
         return str(found[0]["uuid"])
@@ -482,14 +589,21 @@ class EmbeddedCloud(fixtures.Fixture):
         self.control.call("stop_compute", host=host)
         self.control.call("start_compute", host=host)
 
-    def set_migration_behaviour(self, host: str | None = None,
-                                duration_seconds: float = 0.2,
-                                outcome: str = "success") -> None:
+    def set_migration_behaviour(
+        self,
+        host: str | None = None,
+        duration_seconds: float = 0.2,
+        outcome: str = "success",
+    ) -> None:
         """How live migrations go that leave (or, refused, reach) a host."""
         if outcome not in ("success", "fail", "refuse"):
             raise ValueError("outcome is success, fail or refuse")
-        self.control.call("set_migration_behaviour", host=host,
-                          duration_seconds=duration_seconds, outcome=outcome)
+        self.control.call(
+            "set_migration_behaviour",
+            host=host,
+            duration_seconds=duration_seconds,
+            outcome=outcome,
+        )
 
     # Watching and disturbing.
 
@@ -497,21 +611,34 @@ class EmbeddedCloud(fixtures.Fixture):
         """Now; give it to ``requests`` or ``watcher.log`` later."""
         return time.monotonic()
 
-    def requests(self, service: str | None = None,
-                 since: float | None = None) -> list[control.Request]:
+    def requests(
+        self, service: str | None = None, since: float | None = None
+    ) -> list[control.Request]:
         """The API requests that services saw, in order."""
         answers = []
         for client in self._controls(service):
             answers += client.call("requests", service=service, since=since)
-        return sorted((control.Request(**a) for a in answers),
-                      key=lambda request: request.mark)
+        return sorted(
+            (control.Request(**a) for a in answers),
+            key=lambda request: request.mark,
+        )
 
-    def inject(self, service: str, method: str | None = None,
-               path_regex: str = ".*", **fault: typing.Any) -> None:
+    def inject(
+        self,
+        service: str,
+        method: str | None = None,
+        path_regex: str = ".*",
+        **fault: typing.Any,
+    ) -> None:
         """Disturb matching requests: status, delay_seconds or drop=True."""
         for client in self._controls(service):
-            client.call("inject", service=service, method=method,
-                        path_regex=path_regex, **fault)
+            client.call(
+                "inject",
+                service=service,
+                method=method,
+                path_regex=path_regex,
+                **fault,
+            )
 
     def clear_faults(self) -> None:
         for client in self._controls(None):

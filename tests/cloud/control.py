@@ -83,10 +83,12 @@ class Fault:
         re.compile(self.path_regex)
 
     def matches(self, service: str, method: str, path: str) -> bool:
-        return (self.service == service
-                and self.method in (None, method)
-                and (self.times is None or self.times > 0)
-                and re.search(self.path_regex, path) is not None)
+        return (
+            self.service == service
+            and self.method in (None, method)
+            and (self.times is None or self.times > 0)
+            and re.search(self.path_regex, path) is not None
+        )
 
 
 class Ledger:
@@ -94,7 +96,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self._requests: collections.deque[Request] = collections.deque(
-            maxlen=_LEDGER_SIZE)
+            maxlen=_LEDGER_SIZE
+        )
         self._faults: list[Fault] = []
 
     def write(self, request: Request) -> None:
@@ -110,11 +113,15 @@ class Ledger:
 
     # Operations of the control service.
 
-    def requests(self, service: str | None = None,
-                 since: float | None = None) -> list[dict[str, typing.Any]]:
-        return [dataclasses.asdict(r) for r in list(self._requests)
-                if service in (None, r.service)
-                and (since is None or r.mark >= since)]
+    def requests(
+        self, service: str | None = None, since: float | None = None
+    ) -> list[dict[str, typing.Any]]:
+        return [
+            dataclasses.asdict(r)
+            for r in list(self._requests)
+            if service in (None, r.service)
+            and (since is None or r.mark >= since)
+        ]
 
     def inject(self, **fields: typing.Any) -> None:
         self._faults.append(Fault(**fields))
@@ -123,31 +130,38 @@ class Ledger:
         self._faults.clear()
 
     def operations(self) -> dict[str, typing.Callable[..., typing.Any]]:
-        return {"requests": self.requests, "inject": self.inject,
-                "clear_faults": self.clear_faults}
+        return {
+            "requests": self.requests,
+            "inject": self.inject,
+            "clear_faults": self.clear_faults,
+        }
 
 
 class Observer:
     """The WSGI middleware around one service."""
 
-    def __init__(self, application: Application, service: str,
-                 ledger: Ledger) -> None:
+    def __init__(
+        self, application: Application, service: str, ledger: Ledger
+    ) -> None:
         self._application = application
         self._service = service
         self._ledger = ledger
 
-    def __call__(self, environ: Environ,
-                 start_response: StartResponse) -> typing.Any:
+    def __call__(
+        self, environ: Environ, start_response: StartResponse
+    ) -> typing.Any:
         mark, now = time.monotonic(), time.time()
         method = environ["REQUEST_METHOD"]
         path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-        body = _read_body(environ) if method in ("POST", "PUT",
-                                                 "PATCH") else b""
+        body = (
+            _read_body(environ) if method in ("POST", "PUT", "PATCH") else b""
+        )
         statuses: list[int] = []
 
-        def remember(status: str, headers: typing.Any,
-                     *args: typing.Any) -> typing.Any:
-            statuses.append(int(status.split()[0]))
+        def remember(
+            status: str, headers: typing.Any, *args: typing.Any
+        ) -> typing.Any:
+            statuses.append(int(status.split(maxsplit=1)[0]))
             return start_response(status, headers, *args)
 
         fault = self._ledger.fault(self._service, method, path)
@@ -158,15 +172,23 @@ class Observer:
                     return answer
             return self._application(environ, remember)
         finally:
-            self._ledger.write(Request(
-                mark=mark, time=now, service=self._service, method=method,
-                path=path, query=environ.get("QUERY_STRING", ""),
-                status=statuses[-1] if statuses else 0,
-                duration_seconds=time.monotonic() - mark,
-                user_agent=environ.get("HTTP_USER_AGENT", ""),
-                user=environ.get("HTTP_X_USER_NAME", ""),
-                body=body[:_BODY_BYTES].decode("utf-8", "replace")
-                if self._service != "identity" else ""))
+            self._ledger.write(
+                Request(
+                    mark=mark,
+                    time=now,
+                    service=self._service,
+                    method=method,
+                    path=path,
+                    query=environ.get("QUERY_STRING", ""),
+                    status=statuses[-1] if statuses else 0,
+                    duration_seconds=time.monotonic() - mark,
+                    user_agent=environ.get("HTTP_USER_AGENT", ""),
+                    user=environ.get("HTTP_X_USER_NAME", ""),
+                    body=body[:_BODY_BYTES].decode("utf-8", "replace")
+                    if self._service != "identity"
+                    else "",
+                )
+            )
 
 
 def _read_body(environ: Environ) -> bytes:
@@ -185,13 +207,15 @@ def _socket(stream: typing.Any) -> socket.socket | None:
     return get_socket() if get_socket else None
 
 
-def _disturb(fault: Fault, environ: Environ,
-             start_response: StartResponse) -> list[bytes] | None:
+def _disturb(
+    fault: Fault, environ: Environ, start_response: StartResponse
+) -> list[bytes] | None:
     if fault.delay_seconds:
         time.sleep(fault.delay_seconds)
     if fault.drop:
         connection = environ.get("cloud.socket") or _socket(
-            environ["wsgi.input"])
+            environ["wsgi.input"]
+        )
         if connection is not None:
             connection.shutdown(socket.SHUT_RDWR)
         start_response("500 Dropped", [("Content-Length", "0")])
@@ -200,9 +224,17 @@ def _disturb(fault: Fault, environ: Environ,
         return None
     text = fault.body
     if text is None:
-        text = json.dumps({"errors": [{
-            "status": fault.status, "title": "Injected",
-            "detail": "a fault injected into the embedded cloud"}]})
+        text = json.dumps(
+            {
+                "errors": [
+                    {
+                        "status": fault.status,
+                        "title": "Injected",
+                        "detail": "a fault injected into the embedded cloud",
+                    }
+                ]
+            }
+        )
     headers = {"Content-Type": "application/json"} | fault.headers
     body = text.encode()
     headers["Content-Length"] = str(len(body))
@@ -213,27 +245,38 @@ def _disturb(fault: Fault, environ: Environ,
 class ControlApplication:
     """The WSGI application that calls the operations of a process."""
 
-    def __init__(self, operations: dict[
-            str, typing.Callable[..., typing.Any]]) -> None:
+    def __init__(
+        self, operations: dict[str, typing.Callable[..., typing.Any]]
+    ) -> None:
         self._operations = operations
 
-    def __call__(self, environ: Environ,
-                 start_response: StartResponse) -> list[bytes]:
+    def __call__(
+        self, environ: Environ, start_response: StartResponse
+    ) -> list[bytes]:
         name = environ.get("PATH_INFO", "").strip("/")
         try:
             arguments = json.loads(_read_body(environ) or b"{}")
             if name not in self._operations:
-                raise LookupError("no operation %r, there are: %s" % (
-                    name, ", ".join(sorted(self._operations))))
+                raise LookupError(
+                    "no operation %r, there are: %s"
+                    % (name, ", ".join(sorted(self._operations)))
+                )
             answer = {"result": self._operations[name](**arguments)}
             status = "200 OK"
         except Exception as error:
-            answer = {"error": "%s: %s" % (type(error).__name__, error),
-                      "traceback": traceback.format_exc()}
+            answer = {
+                "error": "%s: %s" % (type(error).__name__, error),
+                "traceback": traceback.format_exc(),
+            }
             status = "500 Failed"
         body = json.dumps(answer, default=str).encode()
-        start_response(status, [("Content-Type", "application/json"),
-                                ("Content-Length", str(len(body)))])
+        start_response(
+            status,
+            [
+                ("Content-Type", "application/json"),
+                ("Content-Length", str(len(body))),
+            ],
+        )
         return [body]
 
 
@@ -248,21 +291,32 @@ class ControlClient:
         self._url = "http://127.0.0.1:%d/" % port
         # A proxy of the environment must not see loopback traffic.
         self._opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}))
+            urllib.request.ProxyHandler({})
+        )
 
-    def call(self, operation: str, timeout_seconds: float = 120,
-             **arguments: typing.Any) -> typing.Any:
+    def call(
+        self,
+        operation: str,
+        timeout_seconds: float = 120,
+        **arguments: typing.Any,
+    ) -> typing.Any:
         request = urllib.request.Request(
-            self._url + operation, json.dumps(arguments).encode(),
-            {"Content-Type": "application/json"})
+            self._url + operation,
+            json.dumps(arguments).encode(),
+            {"Content-Type": "application/json"},
+        )
         try:
-            with self._opener.open(request,
-                                   timeout=timeout_seconds) as response:
+            with self._opener.open(
+                request, timeout=timeout_seconds
+            ) as response:
                 return json.load(response)["result"]
         except urllib.error.HTTPError as error:
             answer = json.load(error)
-            raise ControlError("%s failed: %s\n%s" % (
-                operation, answer["error"], answer["traceback"])) from None
+            raise ControlError(
+                "%s failed: %s\n%s"
+                % (operation, answer["error"], answer["traceback"])
+            ) from None
         except OSError as error:
-            raise ControlError("%s: the process does not answer: %s" % (
-                operation, error)) from error
+            raise ControlError(
+                "%s: the process does not answer: %s" % (operation, error)
+            ) from error

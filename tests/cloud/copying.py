@@ -40,8 +40,12 @@ from tests.cloud import driver
 from tests.cloud import spec as cloud_spec
 
 # Rows that the events of an action hang on, and what a copy has of its own.
-_SKIPPED = {"instance_actions_events", "instance_metadata", "migrations",
-            "instance_faults"}
+_SKIPPED = {
+    "instance_actions_events",
+    "instance_metadata",
+    "migrations",
+    "instance_faults",
+}
 PLACEMENT_VERSION = "1.36"
 
 
@@ -56,8 +60,7 @@ class Copy:
     name: str
     host: str
     metadata: dict[str, str]
-    uuid: str = dataclasses.field(
-        default_factory=lambda: str(uuid.uuid4()))
+    uuid: str = dataclasses.field(default_factory=lambda: str(uuid.uuid4()))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,8 +80,9 @@ class Mould:
 class Copier:
     """Makes moulds and copies in the databases and in Placement."""
 
-    def __init__(self, cell: typing.Any, api: typing.Any,
-                 placement: typing.Any) -> None:
+    def __init__(
+        self, cell: typing.Any, api: typing.Any, placement: typing.Any
+    ) -> None:
         # Two database engines, and Nova's test client of Placement.
         self._cell = cell
         self._api = api
@@ -89,74 +93,122 @@ class Copier:
         rows: list[list[tuple[str, dict[str, typing.Any]]]] = []
         for engine in (self._cell, self._api):
             with engine.begin() as connection:
-                rows.append([
-                    (table, dict(row))
-                    for table, key in _tables(connection)
-                    for row in connection.exec_driver_sql(
-                        'SELECT * FROM "%s" WHERE %s = ?' % (table, key),
-                        (original,)).mappings().all()])
+                rows.append(
+                    [
+                        (table, dict(row))
+                        for table, key in _tables(connection)
+                        for row in connection.exec_driver_sql(
+                            'SELECT * FROM "%s" WHERE %s = ?' % (table, key),
+                            (original,),
+                        )
+                        .mappings()
+                        .all()
+                    ]
+                )
         instance = next(r for t, r in rows[0] if t == "instances")
-        suffixes = {key: suffix for suffix, key in
-                    self._providers(instance["host"]).items()}
+        suffixes = {
+            key: suffix
+            for suffix, key in self._providers(instance["host"]).items()
+        }
         held = self._get("/allocations/%s" % original)
         return Mould(
-            uuid=original, flavor=flavor, rows=tuple(rows),
-            resources={suffixes[key]: allocation["resources"]
-                       for key, allocation in held["allocations"].items()},
-            project=held["project_id"], user=held["user_id"])
+            uuid=original,
+            flavor=flavor,
+            rows=tuple(rows),
+            resources={
+                suffixes[key]: allocation["resources"]
+                for key, allocation in held["allocations"].items()
+            },
+            project=held["project_id"],
+            user=held["user_id"],
+        )
 
     def copy(self, mould: Mould, copies: typing.Sequence[Copy]) -> None:
-        providers = {host: self._providers(host)
-                     for host in {c.host for c in copies}}
+        providers = {
+            host: self._providers(host) for host in {c.host for c in copies}
+        }
         for copy in copies:
             self._allocate(mould, copy, providers[copy.host])
         with self._api.begin() as connection:
             flavor = connection.exec_driver_sql(
-                "SELECT id FROM flavors WHERE name = ?",
-                (mould.flavor,)).scalar()
+                "SELECT id FROM flavors WHERE name = ?", (mould.flavor,)
+            ).scalar()
         with self._cell.begin() as connection:
-            nodes = {r.host: r for r in connection.exec_driver_sql(
-                "SELECT host, hypervisor_hostname, id FROM compute_nodes "
-                "WHERE deleted = 0")}
-        for engine, rows in zip((self._cell, self._api), mould.rows,
-                                strict=True):
+            nodes = {
+                r.host: r
+                for r in connection.exec_driver_sql(
+                    "SELECT host, hypervisor_hostname, id FROM compute_nodes "
+                    "WHERE deleted = 0"
+                )
+            }
+        for engine, rows in zip(
+            (self._cell, self._api), mould.rows, strict=True
+        ):
             with engine.begin() as connection:
                 for copy in copies:
                     for table, row in rows:
-                        _insert(connection, table, _changed(
-                            table, row, mould.uuid, flavor, copy,
-                            nodes[copy.host]))
+                        _insert(
+                            connection,
+                            table,
+                            _changed(
+                                table,
+                                row,
+                                mould.uuid,
+                                flavor,
+                                copy,
+                                nodes[copy.host],
+                            ),
+                        )
                     if engine is self._cell:
                         self._finish(connection, copy)
 
     def _finish(self, connection: typing.Any, copy: Copy) -> None:
         for key, value in copy.metadata.items():
-            _insert(connection, "instance_metadata", {
-                "instance_uuid": copy.uuid, "key": key, "value": value,
-                "deleted": 0})
+            _insert(
+                connection,
+                "instance_metadata",
+                {
+                    "instance_uuid": copy.uuid,
+                    "key": key,
+                    "value": value,
+                    "deleted": 0,
+                },
+            )
         number = connection.exec_driver_sql(
-            "SELECT id FROM instances WHERE uuid = ?", (copy.uuid,)).scalar()
+            "SELECT id FROM instances WHERE uuid = ?", (copy.uuid,)
+        ).scalar()
         driver.HYPERVISORS[copy.host].guests[copy.uuid] = fake.FakeInstance(
-            "instance-%08x" % number, power_state.RUNNING, copy.uuid)
+            "instance-%08x" % number, power_state.RUNNING, copy.uuid
+        )
 
-    def _allocate(self, mould: Mould, copy: Copy,
-                  providers: dict[str, str]) -> None:
-        answer = self._placement.put("/allocations/%s" % copy.uuid, {
-            "allocations": {
-                providers[suffix]: {"resources": resources}
-                for suffix, resources in mould.resources.items()},
-            "project_id": mould.project, "user_id": mould.user,
-            "consumer_generation": None,
-        }, version=PLACEMENT_VERSION)
+    def _allocate(
+        self, mould: Mould, copy: Copy, providers: dict[str, str]
+    ) -> None:
+        answer = self._placement.put(
+            "/allocations/%s" % copy.uuid,
+            {
+                "allocations": {
+                    providers[suffix]: {"resources": resources}
+                    for suffix, resources in mould.resources.items()
+                },
+                "project_id": mould.project,
+                "user_id": mould.user,
+                "consumer_generation": None,
+            },
+            version=PLACEMENT_VERSION,
+        )
         if answer.status != 204:
-            raise CopyError("instance %s does not fit on %s: %s" % (
-                copy.name, copy.host, answer.body))
+            raise CopyError(
+                "instance %s does not fit on %s: %s"
+                % (copy.name, copy.host, answer.body)
+            )
 
     def _providers(self, host: str) -> dict[str, str]:
         """The uuids of a host's providers by what follows its name."""
-        tree = self._get("/resource_providers?in_tree=%s" %
-                         cloud_spec.node_uuid(host))["resource_providers"]
-        return {p["name"][len(host):]: p["uuid"] for p in tree}
+        tree = self._get(
+            "/resource_providers?in_tree=%s" % cloud_spec.node_uuid(host)
+        )["resource_providers"]
+        return {p["name"][len(host) :]: p["uuid"] for p in tree}
 
     def _get(self, url: str) -> typing.Any:
         return self._placement.get(url, version=PLACEMENT_VERSION).body
@@ -166,11 +218,16 @@ def _tables(connection: typing.Any) -> list[tuple[str, str]]:
     """The tables that tell something of an instance, and their key."""
     found = []
     for (name,) in connection.exec_driver_sql(
-            "SELECT name FROM sqlite_master WHERE type = 'table'").all():
+        "SELECT name FROM sqlite_master WHERE type = 'table'"
+    ).all():
         if name in _SKIPPED or name.startswith("shadow_"):
             continue
-        columns = {r[1] for r in connection.exec_driver_sql(
-            'PRAGMA table_info("%s")' % name)}
+        columns = {
+            r[1]
+            for r in connection.exec_driver_sql(
+                'PRAGMA table_info("%s")' % name
+            )
+        }
         if name == "instances":
             found.append((name, "uuid"))
         elif "instance_uuid" in columns:
@@ -178,19 +235,34 @@ def _tables(connection: typing.Any) -> list[tuple[str, str]]:
     return found
 
 
-def _changed(table: str, row: dict[str, typing.Any], original: str,
-             flavor: int, copy: Copy, node: typing.Any) -> dict[
-                 str, typing.Any]:
-    values = {k: _renewed(v, original, flavor, copy)
-              for k, v in row.items() if k != "id"}
+def _changed(
+    table: str,
+    row: dict[str, typing.Any],
+    original: str,
+    flavor: int,
+    copy: Copy,
+    node: typing.Any,
+) -> dict[str, typing.Any]:
+    values = {
+        k: _renewed(v, original, flavor, copy)
+        for k, v in row.items()
+        if k != "id"
+    }
     if table == "instances":
-        now = datetime.datetime.now(datetime.timezone.utc).strftime(
-            "%Y-%m-%d %H:%M:%S.%f")
+        now = datetime.datetime.now(datetime.UTC).strftime(
+            "%Y-%m-%d %H:%M:%S.%f"
+        )
         values.update(
-            display_name=copy.name, hostname=copy.name, host=copy.host,
-            launched_on=copy.host, node=node.hypervisor_hostname,
-            instance_type_id=flavor, created_at=now, updated_at=now,
-            launched_at=now)
+            display_name=copy.name,
+            hostname=copy.name,
+            host=copy.host,
+            launched_on=copy.host,
+            node=node.hypervisor_hostname,
+            instance_type_id=flavor,
+            created_at=now,
+            updated_at=now,
+            launched_at=now,
+        )
         if "compute_id" in values:
             values["compute_id"] = node.id
     elif "uuid" in values:
@@ -198,8 +270,9 @@ def _changed(table: str, row: dict[str, typing.Any], original: str,
     return values
 
 
-def _renewed(value: typing.Any, original: str, flavor: int,
-             copy: Copy) -> typing.Any:
+def _renewed(
+    value: typing.Any, original: str, flavor: int, copy: Copy
+) -> typing.Any:
     """A column's value with the copy's uuid and the flavor's present id."""
     if not isinstance(value, str):
         return value
@@ -220,8 +293,15 @@ def _with_flavor(value: typing.Any, flavor: int) -> typing.Any:
     return changed
 
 
-def _insert(connection: typing.Any, table: str,
-            values: dict[str, typing.Any]) -> None:
-    connection.exec_driver_sql('INSERT INTO "%s" (%s) VALUES (%s)' % (
-        table, ", ".join('"%s"' % k for k in values),
-        ", ".join("?" * len(values))), tuple(values.values()))
+def _insert(
+    connection: typing.Any, table: str, values: dict[str, typing.Any]
+) -> None:
+    connection.exec_driver_sql(
+        'INSERT INTO "%s" (%s) VALUES (%s)'
+        % (
+            table,
+            ", ".join('"%s"' % k for k in values),
+            ", ".join("?" * len(values)),
+        ),
+        tuple(values.values()),
+    )

@@ -30,8 +30,8 @@ import time
 import typing
 import uuid
 
-from nova.compute import power_state
 from nova import exception
+from nova.compute import power_state
 from nova.virt import fake
 
 from tests.cloud import spec as cloud_spec
@@ -54,9 +54,11 @@ class Hypervisor:
 
     spec: cloud_spec.HostSpec
     behaviour: MigrationBehaviour = dataclasses.field(
-        default_factory=MigrationBehaviour)
+        default_factory=MigrationBehaviour
+    )
     guests: dict[str, fake.FakeInstance] = dataclasses.field(
-        default_factory=dict)
+        default_factory=dict
+    )
     # Running migrations off this host by instance, and how to end them.
     endings: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -76,8 +78,7 @@ def abort_migrations(patience_seconds: float = 3.0) -> None:
         for instance in hypervisor.endings:
             hypervisor.endings[instance] = "aborted"
     deadline = time.monotonic() + patience_seconds
-    while (any(h.endings for h in running)
-           and time.monotonic() < deadline):
+    while any(h.endings for h in running) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
 
 
@@ -92,7 +93,8 @@ class EmbeddedDriver(fake.FakeDriver):  # type: ignore[misc]
         self.memory_mb = spec.memory_mb
         self.local_gb = spec.disk_gb
         self.resources = fake.Resources(
-            vcpus=spec.vcpus, memory_mb=spec.memory_mb, local_gb=spec.disk_gb)
+            vcpus=spec.vcpus, memory_mb=spec.memory_mb, local_gb=spec.disk_gb
+        )
         self.instances = self.hypervisor.guests
         self._ending = self.hypervisor.endings
 
@@ -105,13 +107,18 @@ class EmbeddedDriver(fake.FakeDriver):  # type: ignore[misc]
     def get_nodenames_by_uuid(self, refresh: bool = False) -> dict[str, str]:
         return {cloud_spec.node_uuid(name): name for name in self._nodes}
 
-    def update_provider_tree(self, provider_tree: typing.Any, nodename: str,
-                             allocations: typing.Any = None) -> None:
+    def update_provider_tree(
+        self,
+        provider_tree: typing.Any,
+        nodename: str,
+        allocations: typing.Any = None,
+    ) -> None:
         spec = self.hypervisor.spec
         inventories = {
             "VCPU": _inventory(spec.vcpus, spec.cpu_allocation_ratio),
-            "MEMORY_MB": _inventory(spec.memory_mb,
-                                    spec.memory_allocation_ratio),
+            "MEMORY_MB": _inventory(
+                spec.memory_mb, spec.memory_allocation_ratio
+            ),
             "DISK_GB": _inventory(spec.disk_gb, spec.disk_allocation_ratio),
         }
         for name, fields in spec.inventories.items():
@@ -122,20 +129,24 @@ class EmbeddedDriver(fake.FakeDriver):  # type: ignore[misc]
         provider_tree.update_inventory(nodename, inventories)
         self._update_children(provider_tree, nodename)
 
-    def _update_children(self, provider_tree: typing.Any,
-                         nodename: str) -> None:
+    def _update_children(
+        self, provider_tree: typing.Any, nodename: str
+    ) -> None:
         declared = set()
         for child in self.hypervisor.spec.children:
             name = "%s_%s" % (nodename, child.name_suffix)
             declared.add(name)
             if not provider_tree.exists(name):
                 provider_tree.new_child(
-                    name, nodename,
-                    uuid=str(uuid.uuid5(uuid.NAMESPACE_DNS, name)))
+                    name,
+                    nodename,
+                    uuid=str(uuid.uuid5(uuid.NAMESPACE_DNS, name)),
+                )
             inventories = {}
             for resource_class, fields in child.inventories.items():
                 inventories[resource_class] = (
-                    _inventory(fields["total"], 1.0) | fields)
+                    _inventory(fields["total"], 1.0) | fields
+                )
             provider_tree.update_inventory(name, inventories)
             provider_tree.update_traits(name, list(child.traits))
         for name in list(provider_tree.get_provider_uuids(nodename)):
@@ -153,39 +164,57 @@ class EmbeddedDriver(fake.FakeDriver):  # type: ignore[misc]
     # that say "destination".
 
     def check_can_live_migrate_destination(
-            self, context: typing.Any, instance: typing.Any,
-            *args: typing.Any, **kwargs: typing.Any) -> typing.Any:
+        self,
+        context: typing.Any,
+        instance: typing.Any,
+        *args: typing.Any,
+        **kwargs: typing.Any,
+    ) -> typing.Any:
         source = HYPERVISORS.get(instance.host)
         behaviours = [self.hypervisor.behaviour]
         if source is not None:
             behaviours.append(source.behaviour)
         if any(b.outcome == "refuse" for b in behaviours):
             raise exception.MigrationPreCheckError(
-                reason="the embedded cloud was told to refuse")
+                reason="the embedded cloud was told to refuse"
+            )
         return super().check_can_live_migrate_destination(
-            context, instance, *args, **kwargs)
+            context, instance, *args, **kwargs
+        )
 
-    def live_migration(self, context: typing.Any, instance: typing.Any,
-                       dest: str, post_method: typing.Any,
-                       recover_method: typing.Any,
-                       block_migration: bool = False,
-                       migrate_data: typing.Any = None) -> None:
+    def live_migration(
+        self,
+        context: typing.Any,
+        instance: typing.Any,
+        dest: str,
+        post_method: typing.Any,
+        recover_method: typing.Any,
+        block_migration: bool = False,
+        migrate_data: typing.Any = None,
+    ) -> None:
         behaviour = self.hypervisor.behaviour
         deadline = time.monotonic() + behaviour.duration_seconds
         self._ending[instance.uuid] = ""
         try:
-            while (time.monotonic() < deadline
-                   and not self._ending[instance.uuid]):
+            while (
+                time.monotonic() < deadline and not self._ending[instance.uuid]
+            ):
                 time.sleep(min(_POLL_SECONDS, behaviour.duration_seconds))
             ending = self._ending[instance.uuid]
             if ending == "aborted":
-                recover_method(context, instance, dest, migrate_data,
-                               migration_status="cancelled")
+                recover_method(
+                    context,
+                    instance,
+                    dest,
+                    migrate_data,
+                    migration_status="cancelled",
+                )
             elif behaviour.outcome == "fail" and ending != "forced":
                 recover_method(context, instance, dest, migrate_data)
             else:
-                post_method(context, instance, dest, block_migration,
-                            migrate_data)
+                post_method(
+                    context, instance, dest, block_migration, migrate_data
+                )
         finally:
             self._ending.pop(instance.uuid, None)
 
@@ -197,22 +226,41 @@ class EmbeddedDriver(fake.FakeDriver):  # type: ignore[misc]
         if instance.uuid in self._ending:
             self._ending[instance.uuid] = "aborted"
 
-    def post_live_migration(self, context: typing.Any, instance: typing.Any,
-                            block_device_info: typing.Any,
-                            migrate_data: typing.Any = None) -> None:
-        self.destroy(context, instance, network_info=None,
-                     block_device_info=block_device_info)
+    def post_live_migration(
+        self,
+        context: typing.Any,
+        instance: typing.Any,
+        block_device_info: typing.Any,
+        migrate_data: typing.Any = None,
+    ) -> None:
+        self.destroy(
+            context,
+            instance,
+            network_info=None,
+            block_device_info=block_device_info,
+        )
 
     def post_live_migration_at_destination(
-            self, context: typing.Any, instance: typing.Any,
-            *args: typing.Any, **kwargs: typing.Any) -> None:
+        self,
+        context: typing.Any,
+        instance: typing.Any,
+        *args: typing.Any,
+        **kwargs: typing.Any,
+    ) -> None:
         super().post_live_migration_at_destination(
-            context, instance, *args, **kwargs)
+            context, instance, *args, **kwargs
+        )
         if instance.power_state is not None:
             # A paused guest arrives paused.
             self.instances[instance.uuid].state = instance.power_state
 
 
 def _inventory(total: float, ratio: float) -> dict[str, float]:
-    return {"total": total, "reserved": 0, "min_unit": 1, "max_unit": total,
-            "step_size": 1, "allocation_ratio": ratio}
+    return {
+        "total": total,
+        "reserved": 0,
+        "min_unit": 1,
+        "max_unit": total,
+        "step_size": 1,
+        "allocation_ratio": ratio,
+    }

@@ -35,8 +35,10 @@ REGION = "RegionOne"
 USERS: dict[str, tuple[str, tuple[str, ...]]] = {
     # name: (home project, roles with the implied ones)
     "admin": ("admin", ("admin", "manager", "member", "reader")),
-    "watcher": ("service", ("admin", "service", "manager", "member",
-                            "reader")),
+    "watcher": (
+        "service",
+        ("admin", "service", "manager", "member", "reader"),
+    ),
     "member": ("demo", ("member", "reader")),
     "reader": ("admin", ("reader",)),
 }
@@ -77,8 +79,9 @@ class Identity:
 
     def __init__(self) -> None:
         self._tokens: dict[str, Token] = {}
-        self._projects = {p: identifier("project", p)
-                          for p, _roles in USERS.values()}
+        self._projects = {
+            p: identifier("project", p) for p, _roles in USERS.values()
+        }
         self._ports: dict[str, int] = {}
 
     def set_endpoint(self, service: str, port: int) -> None:
@@ -94,8 +97,9 @@ class Identity:
             return None
         return token
 
-    def issue(self, request: dict[str, typing.Any]) -> tuple[
-            str, Token] | None:
+    def issue(
+        self, request: dict[str, typing.Any]
+    ) -> tuple[str, Token] | None:
         """A new token, or None if the request names nobody known."""
         auth = request["auth"]
         methods = auth["identity"]["methods"]
@@ -107,8 +111,9 @@ class Identity:
         else:
             user = auth["identity"]["password"]["user"]
             name = user.get("name") or next(
-                (u for u in USERS
-                 if identifier("user", u) == user.get("id")), "")
+                (u for u in USERS if identifier("user", u) == user.get("id")),
+                "",
+            )
             if name not in USERS or user.get("password") != PASSWORD:
                 return None
         home, roles = USERS[name]
@@ -121,55 +126,105 @@ class Identity:
     def _project(self, scope: typing.Any, home: str) -> str:
         wanted = scope.get("project", {}) if isinstance(scope, dict) else {}
         if "id" in wanted:
-            return next((n for n, i in self._projects.items()
-                         if i == wanted["id"]), home)
+            return next(
+                (n for n, i in self._projects.items() if i == wanted["id"]),
+                home,
+            )
         name = wanted.get("name", home)
         self._projects.setdefault(name, identifier("project", name))
         return str(name)
 
     def projects(self) -> list[dict[str, typing.Any]]:
-        return [{"id": i, "name": n, "domain_id": "default", "enabled": True,
-                 "is_domain": False, "description": "", "tags": [],
-                 "parent_id": "default", "options": {}, "links": {}}
-                for n, i in sorted(self._projects.items())]
+        return [
+            {
+                "id": i,
+                "name": n,
+                "domain_id": "default",
+                "enabled": True,
+                "is_domain": False,
+                "description": "",
+                "tags": [],
+                "parent_id": "default",
+                "options": {},
+                "links": {},
+            }
+            for n, i in sorted(self._projects.items())
+        ]
 
     def users(self) -> list[dict[str, typing.Any]]:
-        return [{"id": identifier("user", n), "name": n, "enabled": True,
-                 "domain_id": "default", "options": {}, "links": {},
-                 "password_expires_at": None} for n in sorted(USERS)]
+        return [
+            {
+                "id": identifier("user", n),
+                "name": n,
+                "enabled": True,
+                "domain_id": "default",
+                "options": {},
+                "links": {},
+                "password_expires_at": None,
+            }
+            for n in sorted(USERS)
+        ]
 
     def roles(self) -> list[dict[str, typing.Any]]:
         names = {r for _project, roles in USERS.values() for r in roles}
-        return [{"id": identifier("role", n), "name": n, "domain_id": None,
-                 "options": {}, "links": {}} for n in sorted(names)]
+        return [
+            {
+                "id": identifier("role", n),
+                "name": n,
+                "domain_id": None,
+                "options": {},
+                "links": {},
+            }
+            for n in sorted(names)
+        ]
 
     def catalog(self) -> list[dict[str, typing.Any]]:
-        return [{
-            "id": identifier("service", type_), "type": type_,
-            "name": SERVICES.get(type_, (type_, ""))[0],
-            "endpoints": [{
-                "id": identifier(interface, type_), "interface": interface,
-                "region": REGION, "region_id": REGION,
-                "url": self.endpoint(type_),
-            } for interface in ("public", "internal", "admin")],
-        } for type_ in self._ports]
+        return [
+            {
+                "id": identifier("service", type_),
+                "type": type_,
+                "name": SERVICES.get(type_, (type_, ""))[0],
+                "endpoints": [
+                    {
+                        "id": identifier(interface, type_),
+                        "interface": interface,
+                        "region": REGION,
+                        "region_id": REGION,
+                        "url": self.endpoint(type_),
+                    }
+                    for interface in ("public", "internal", "admin")
+                ],
+            }
+            for type_ in self._ports
+        ]
 
     def describe(self, token: Token) -> dict[str, typing.Any]:
         domain = {"id": "default", "name": "Default"}
-        return {"token": {
-            "methods": ["password"], "is_domain": False,
-            "audit_ids": [identifier("audit", str(id(token)))],
-            "user": {"id": identifier("user", token.user),
-                     "name": token.user, "domain": domain,
-                     "password_expires_at": None},
-            "project": {"id": self._projects[token.project],
-                        "name": token.project, "domain": domain},
-            "roles": [{"id": identifier("role", r), "name": r}
-                      for r in token.roles],
-            "issued_at": _stamp(token.issued),
-            "expires_at": _stamp(token.expires),
-            "catalog": self.catalog(),
-        }}
+        return {
+            "token": {
+                "methods": ["password"],
+                "is_domain": False,
+                "audit_ids": [identifier("audit", str(id(token)))],
+                "user": {
+                    "id": identifier("user", token.user),
+                    "name": token.user,
+                    "domain": domain,
+                    "password_expires_at": None,
+                },
+                "project": {
+                    "id": self._projects[token.project],
+                    "name": token.project,
+                    "domain": domain,
+                },
+                "roles": [
+                    {"id": identifier("role", r), "name": r}
+                    for r in token.roles
+                ],
+                "issued_at": _stamp(token.issued),
+                "expires_at": _stamp(token.expires),
+                "catalog": self.catalog(),
+            }
+        }
 
     def headers(self, token: Token) -> dict[str, str]:
         """What keystonemiddleware passes on to a service."""
@@ -191,29 +246,47 @@ class Identity:
 class Authenticator:
     """WSGI middleware: a valid token becomes identity headers, else 401."""
 
-    def __init__(self, application: control.Application, identity: Identity,
-                 public: typing.Collection[str]) -> None:
+    def __init__(
+        self,
+        application: control.Application,
+        identity: Identity,
+        public: typing.Collection[str],
+    ) -> None:
         self._application = application
         self._identity = identity
         self._public = frozenset(p.rstrip("/") for p in public)
 
-    def __call__(self, environ: control.Environ,
-                 start_response: control.StartResponse) -> typing.Any:
+    def __call__(
+        self, environ: control.Environ, start_response: control.StartResponse
+    ) -> typing.Any:
         for name in list(environ):
             # Nobody brings an identity of his own.
-            if name.startswith(("HTTP_X_USER", "HTTP_X_PROJECT",
-                                "HTTP_X_TENANT", "HTTP_X_ROLE")):
+            if name.startswith(
+                (
+                    "HTTP_X_USER",
+                    "HTTP_X_PROJECT",
+                    "HTTP_X_TENANT",
+                    "HTTP_X_ROLE",
+                )
+            ):
                 del environ[name]
         token = self._identity.token(environ.get("HTTP_X_AUTH_TOKEN"))
         if token is not None:
             environ.update(self._identity.headers(token))
         elif environ.get("PATH_INFO", "").rstrip("/") not in self._public:
             body = b'{"error": {"code": 401, "title": "Unauthorized"}}'
-            start_response("401 Unauthorized", [
-                ("Content-Type", "application/json"),
-                ("WWW-Authenticate", "Keystone uri='%s'" %
-                 self._identity.endpoint("identity")),
-                ("Content-Length", str(len(body)))])
+            start_response(
+                "401 Unauthorized",
+                [
+                    ("Content-Type", "application/json"),
+                    (
+                        "WWW-Authenticate",
+                        "Keystone uri='%s'"
+                        % self._identity.endpoint("identity"),
+                    ),
+                    ("Content-Length", str(len(body))),
+                ],
+            )
             return [body]
         return self._application(environ, start_response)
 
@@ -224,8 +297,9 @@ class IdentityApplication:
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
 
-    def __call__(self, environ: control.Environ,
-                 start_response: control.StartResponse) -> list[bytes]:
+    def __call__(
+        self, environ: control.Environ, start_response: control.StartResponse
+    ) -> list[bytes]:
         status, answer, headers = self._answer(environ)
         body = b"" if answer is None else json.dumps(answer).encode()
         headers["Content-Length"] = str(len(body))
@@ -234,16 +308,24 @@ class IdentityApplication:
         start_response(status, list(headers.items()))
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
-    def _answer(self, environ: control.Environ) -> tuple[
-            str, typing.Any, dict[str, str]]:
+    def _answer(
+        self, environ: control.Environ
+    ) -> tuple[str, typing.Any, dict[str, str]]:
         path = environ.get("PATH_INFO", "").strip("/")
         method = environ["REQUEST_METHOD"]
         if path in ("", "v3"):
-            version = {"id": "v3.14", "status": "stable",
-                       "updated": "2020-04-07T00:00:00Z",
-                       "links": [{"rel": "self", "href":
-                                  self._identity.endpoint("identity")}],
-                       "media-types": []}
+            version = {
+                "id": "v3.14",
+                "status": "stable",
+                "updated": "2020-04-07T00:00:00Z",
+                "links": [
+                    {
+                        "rel": "self",
+                        "href": self._identity.endpoint("identity"),
+                    }
+                ],
+                "media-types": [],
+            }
             if path:
                 return "200 OK", {"version": version}, {}
             return "300 Multiple", {"versions": {"values": [version]}}, {}
@@ -260,27 +342,36 @@ class IdentityApplication:
                 return _failure(404, "Not Found")
             if method == "DELETE":
                 return "204 No Content", None, {}
-            return ("200 OK", self._identity.describe(subject),
-                    {"X-Subject-Token": str(key)})
+            return (
+                "200 OK",
+                self._identity.describe(subject),
+                {"X-Subject-Token": str(key)},
+            )
         return self._collection(path, environ.get("QUERY_STRING", ""))
 
-    def _issue(self, environ: control.Environ) -> tuple[
-            str, typing.Any, dict[str, str]]:
+    def _issue(
+        self, environ: control.Environ
+    ) -> tuple[str, typing.Any, dict[str, str]]:
         length = int(environ.get("CONTENT_LENGTH") or 0)
         try:
             issued = self._identity.issue(
-                json.loads(environ["wsgi.input"].read(length)))
+                json.loads(environ["wsgi.input"].read(length))
+            )
         except (ValueError, KeyError, TypeError, AttributeError):
             return _failure(400, "Bad Request")
         if issued is None:
             return _failure(401, "Unauthorized")
         key, token = issued
         environ["HTTP_X_USER_NAME"] = token.user
-        return ("201 Created", self._identity.describe(token),
-                {"X-Subject-Token": key})
+        return (
+            "201 Created",
+            self._identity.describe(token),
+            {"X-Subject-Token": key},
+        )
 
-    def _collection(self, path: str, query: str) -> tuple[
-            str, typing.Any, dict[str, str]]:
+    def _collection(
+        self, path: str, query: str
+    ) -> tuple[str, typing.Any, dict[str, str]]:
         identity = self._identity
         parts = path.split("/")[1:]
         if parts[:1] == ["auth"]:
@@ -291,17 +382,32 @@ class IdentityApplication:
             "projects": identity.projects(),
             "users": identity.users(),
             "roles": identity.roles(),
-            "domains": [{"id": "default", "name": "Default",
-                         "enabled": True, "links": {}}],
-            "regions": [{"id": REGION, "description": "",
-                         "parent_region_id": None, "links": {}}],
-            "services": [{k: s[k] for k in ("id", "type", "name")}
-                         | {"enabled": True, "links": {}}
-                         for s in identity.catalog()],
-            "endpoints": [e | {"service_id": s["id"], "enabled": True,
-                               "links": {}}
-                          for s in identity.catalog()
-                          for e in s["endpoints"]],
+            "domains": [
+                {
+                    "id": "default",
+                    "name": "Default",
+                    "enabled": True,
+                    "links": {},
+                }
+            ],
+            "regions": [
+                {
+                    "id": REGION,
+                    "description": "",
+                    "parent_region_id": None,
+                    "links": {},
+                }
+            ],
+            "services": [
+                {k: s[k] for k in ("id", "type", "name")}
+                | {"enabled": True, "links": {}}
+                for s in identity.catalog()
+            ],
+            "endpoints": [
+                e | {"service_id": s["id"], "enabled": True, "links": {}}
+                for s in identity.catalog()
+                for e in s["endpoints"]
+            ],
         }
         found = rows.get(noun, [])
         if len(parts) == 2 and noun in rows:
@@ -313,44 +419,80 @@ class IdentityApplication:
         for key in ("name", "type"):
             if key in wanted:
                 found = [r for r in found if r.get(key) == wanted[key]]
-        return "200 OK", {noun: found, "links": {
-            "next": None, "previous": None, "self": ""}}, {}
+        return (
+            "200 OK",
+            {
+                noun: found,
+                "links": {"next": None, "previous": None, "self": ""},
+            },
+            {},
+        )
 
 
 class ImageApplication:
     """The one image there is, for clients that show its name."""
 
-    def __call__(self, environ: control.Environ,
-                 start_response: control.StartResponse) -> list[bytes]:
+    def __call__(
+        self, environ: control.Environ, start_response: control.StartResponse
+    ) -> list[bytes]:
         path = environ.get("PATH_INFO", "").rstrip("/")
-        image = {"id": IMAGE_ID, "name": "cirros", "status": "active",
-                 "visibility": "public", "disk_format": "raw",
-                 "container_format": "raw", "min_disk": 0, "min_ram": 0,
-                 "size": 1, "tags": []}
+        image = {
+            "id": IMAGE_ID,
+            "name": "cirros",
+            "status": "active",
+            "visibility": "public",
+            "disk_format": "raw",
+            "container_format": "raw",
+            "min_disk": 0,
+            "min_ram": 0,
+            "size": 1,
+            "tags": [],
+        }
         status, answer = "200 OK", typing.cast(typing.Any, image)
         if path == "/v2/images":
             answer = {"images": [image]}
         elif path in ("", "/versions"):
-            status, answer = "300 Multiple", {"versions": [{
-                "id": "v2.9", "status": "CURRENT", "links": [{
-                    "rel": "self", "href": "http://%s/v2/" %
-                    environ.get("HTTP_HOST", "")}]}]}
+            status, answer = (
+                "300 Multiple",
+                {
+                    "versions": [
+                        {
+                            "id": "v2.9",
+                            "status": "CURRENT",
+                            "links": [
+                                {
+                                    "rel": "self",
+                                    "href": "http://%s/v2/"
+                                    % environ.get("HTTP_HOST", ""),
+                                }
+                            ],
+                        }
+                    ]
+                },
+            )
         elif path != "/v2/images/" + IMAGE_ID:
             status, answer = "404 Not Found", {}
         body = json.dumps(answer).encode()
-        start_response(status, [("Content-Type", "application/json"),
-                                ("Content-Length", str(len(body)))])
+        start_response(
+            status,
+            [
+                ("Content-Type", "application/json"),
+                ("Content-Length", str(len(body))),
+            ],
+        )
         return [body]
 
 
-def _failure(code: int, title: str) -> tuple[
-        str, typing.Any, dict[str, str]]:
-    return ("%d %s" % (code, title),
-            {"error": {"code": code, "title": title, "message": title}}, {})
+def _failure(code: int, title: str) -> tuple[str, typing.Any, dict[str, str]]:
+    return (
+        "%d %s" % (code, title),
+        {"error": {"code": code, "title": title, "message": title}},
+        {},
+    )
 
 
 def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.timezone.utc)
+    return datetime.datetime.now(datetime.UTC)
 
 
 def _stamp(moment: datetime.datetime) -> str:

@@ -46,29 +46,27 @@ from tests.cloud import process
 process.leave_with_parent()
 os.environ["OS_NOVA_DISABLE_EVENTLET_PATCHING"] = "false"
 
-from nova import tests as _nova_tests  # noqa: E402,F401 (patches eventlet)
-
 import logging  # noqa: E402
 import threading  # noqa: E402
 
 import eventlet.wsgi  # noqa: E402
 import fixtures  # noqa: E402
-import yaml  # noqa: E402
-
-from nova.api import auth as nova_auth  # noqa: E402
 from nova import availability_zones  # noqa: E402
-from nova.compute import rpcapi as compute_rpcapi  # noqa: E402
 from nova import context as nova_context  # noqa: E402
-from nova.db.api import api as nova_api_db  # noqa: E402
 from nova import objects  # noqa: E402
 from nova import quota  # noqa: E402
-from nova.scheduler.client import report  # noqa: E402
+from nova import tests as _nova_tests  # noqa: E402,F401 (patches eventlet)
+from nova.api import auth as nova_auth  # noqa: E402
+from nova.compute import rpcapi as compute_rpcapi  # noqa: E402
+from nova.db.api import api as nova_api_db  # noqa: E402
 from nova.scheduler import host_manager  # noqa: E402
+from nova.scheduler.client import report  # noqa: E402
 from nova.tests import fixtures as nova_fixtures  # noqa: E402
 from nova.tests.functional import fixtures as func_fixtures  # noqa: E402
 from nova.tests.functional import integrated_helpers  # noqa: E402
 from placement import db_api as placement_db  # noqa: E402
 from placement import deploy as placement_deploy  # noqa: E402
+import yaml  # noqa: E402
 
 from tests.cloud import control  # noqa: E402
 from tests.cloud import copying  # noqa: E402
@@ -80,8 +78,14 @@ NAME = "nova"
 _KEPT = {
     "api": {"alembic_version", "cell_mappings"},
     "cell": {"alembic_version", "services"},
-    "placement": {"alembic_version", "traits", "resource_classes",
-                  "projects", "users", "consumer_types"},
+    "placement": {
+        "alembic_version",
+        "traits",
+        "resource_classes",
+        "projects",
+        "users",
+        "consumer_types",
+    },
 }
 _LOG_FORMAT = "%(asctime)s %(levelname)s [%(name)s] %(message)s"
 LOG = logging.getLogger(__name__)
@@ -97,19 +101,24 @@ class _LogToStream(fixtures.Fixture):
         handler.setFormatter(logging.Formatter(_LOG_FORMAT))
         root.addHandler(handler)
         root.setLevel(logging.INFO)
-        for name in ("alembic", "oslo_db", "placement.requestlog",
-                     "stevedore", "wsgi_intercept"):
+        for name in (
+            "alembic",
+            "oslo_db",
+            "placement.requestlog",
+            "stevedore",
+            "wsgi_intercept",
+        ):
             logging.getLogger(name).setLevel(logging.WARNING)
-        self.useFixture(fixtures.MonkeyPatch(
-            "oslo_log.log.setup", lambda *args: None))
+        self.useFixture(
+            fixtures.MonkeyPatch("oslo_log.log.setup", lambda *args: None)
+        )
 
 
 class _NoNotifications(fixtures.Fixture):
     """Instead of Nova's NotificationFixture, which keeps them in memory."""
 
 
-class NovaServices(
-        integrated_helpers.ProviderUsageBaseTestCase):  # type: ignore[misc]
+class NovaServices(integrated_helpers.ProviderUsageBaseTestCase):  # type: ignore[misc]
     """Nova and Placement, as a test case that nobody runs."""
 
     compute_driver = driver.COMPUTE_DRIVER
@@ -133,7 +142,8 @@ class NovaServices(
             engine.pool._pre_ping = False
         # Back from the fixture's idea of a user to the real one.
         nova_auth.NovaKeystoneContext._create_context = staticmethod(
-            create_context)
+            create_context
+        )
 
     def useFixture(self, fixture: typing.Any) -> typing.Any:
         """Let Nova's fixtures pass, exchange some, remember others."""
@@ -160,18 +170,23 @@ class NovaServices(
             "wsgi": {"api_paste_config": str(paste)},
             "compute": {
                 # Inventories changed through the API are seen at once, kept.
-                "resource_provider_association_refresh": 0},
+                "resource_provider_association_refresh": 0
+            },
             "notifications": {"notification_format": "unversioned"},
             "api": {"response_validation": "ignore"},
-            "DEFAULT": {"report_interval": 5, "service_down_time": 60,
-                        "max_concurrent_builds": 0,
-                        "max_concurrent_live_migrations": 0,
-                        "state_path": str(self._directory / "nova")},
+            "DEFAULT": {
+                "report_interval": 5,
+                "service_down_time": 60,
+                "max_concurrent_builds": 0,
+                "max_concurrent_live_migrations": 0,
+                "state_path": str(self._directory / "nova"),
+            },
             "quota": {"driver": "nova.quota.NoopQuotaDriver"},
         }
         for group, options in settings.items():
-            super().flags(group=None if group == "DEFAULT" else group,
-                          **options)
+            super().flags(
+                group=None if group == "DEFAULT" else group, **options
+            )
 
     # Applications.
 
@@ -181,10 +196,12 @@ class NovaServices(
         conf.set_override("auth_strategy", "keystone", group="api")
         real, placement_deploy.auth.filter_factory = (
             placement_deploy.auth.filter_factory,
-            lambda *args, **options: lambda application: application)
+            lambda *args, **options: lambda application: application,
+        )
         try:
-            return typing.cast(control.Application,
-                               placement_deploy.loadapp(conf))
+            return typing.cast(
+                control.Application, placement_deploy.loadapp(conf)
+            )
         finally:
             placement_deploy.auth.filter_factory = real
             conf.set_override("auth_strategy", "noauth2", group="api")
@@ -201,14 +218,15 @@ class NovaServices(
         for kind, engine in self._engines():
             with engine.begin() as connection:
                 tables = connection.exec_driver_sql(
-                    "SELECT name FROM sqlite_master WHERE type = 'table'")
+                    "SELECT name FROM sqlite_master WHERE type = 'table'"
+                )
                 for table in [row[0] for row in tables]:
                     if table not in _KEPT[kind] and "sqlite" not in table:
-                        connection.exec_driver_sql(
-                            'DELETE FROM "%s"' % table)
+                        connection.exec_driver_sql('DELETE FROM "%s"' % table)
                 if kind == "cell":
                     connection.exec_driver_sql(
-                        "DELETE FROM services WHERE binary = 'nova-compute'")
+                        "DELETE FROM services WHERE binary = 'nova-compute'"
+                    )
         self.host_mappings.clear()
         driver.HYPERVISORS.clear()
         self._forget()
@@ -232,8 +250,9 @@ class NovaServices(
         scheduler.host_manager = host_manager.HostManager()
 
     def add_host(self, host: dict[str, typing.Any]) -> None:
-        children = tuple(cloud_spec.ChildProviderSpec(**c)
-                         for c in host.pop("children"))
+        children = tuple(
+            cloud_spec.ChildProviderSpec(**c) for c in host.pop("children")
+        )
         spec = cloud_spec.HostSpec(**host, children=children)
         driver.HYPERVISORS[spec.name] = driver.Hypervisor(spec)
         self.start_compute(spec.name)
@@ -243,11 +262,14 @@ class NovaServices(
             return
         self._write_provider_config(driver.HYPERVISORS[host].spec)
         with self._compute_lock:
-            super().flags(group="compute", provider_config_location=str(
-                self._provider_config(host)))
+            super().flags(
+                group="compute",
+                provider_config_location=str(self._provider_config(host)),
+            )
             # A new service reads Placement afresh.
             report.report_client_singleton().invalidate_resource_provider(
-                cloud_spec.node_uuid(host))
+                cloud_spec.node_uuid(host)
+            )
             self._start_compute(host)
 
     def stop_compute(self, host: str) -> None:
@@ -255,20 +277,21 @@ class NovaServices(
         if service is not None:
             service.stop()
 
-    def set_inventory(self, host: str, resource_class: str,
-                      fields: dict[str, float]) -> None:
+    def set_inventory(
+        self, host: str, resource_class: str, fields: dict[str, float]
+    ) -> None:
         """What an operator does: edit provider.yaml, restart nova-compute."""
         hypervisor = driver.HYPERVISORS[host]
-        inventory = hypervisor.spec.inventories.setdefault(
-            resource_class, {})
+        inventory = hypervisor.spec.inventories.setdefault(resource_class, {})
         inventory.update(fields)
         running = host in self.computes
         self.stop_compute(host)
         if running:
             self.start_compute(host)
 
-    def set_migration_behaviour(self, host: str | None = None,
-                                **fields: typing.Any) -> None:
+    def set_migration_behaviour(
+        self, host: str | None = None, **fields: typing.Any
+    ) -> None:
         for name, hypervisor in driver.HYPERVISORS.items():
             if host in (None, name):
                 hypervisor.behaviour = driver.MigrationBehaviour(**fields)
@@ -277,30 +300,42 @@ class NovaServices(
         """The kinds of instances that can be copied without booting one."""
         return sorted(self._moulds)
 
-    def copy_instances(self, kind: str, flavor: str,
-                       copies: list[dict[str, typing.Any]],
-                       original: str | None = None) -> None:
+    def copy_instances(
+        self,
+        kind: str,
+        flavor: str,
+        copies: list[dict[str, typing.Any]],
+        original: str | None = None,
+    ) -> None:
         """Make equals of a booted instance; see ``copying``."""
         cell = self._cell_databases._ctxt_mgrs[
-            self.cell_mappings["cell1"].database_connection]
-        copier = copying.Copier(cell.writer.get_engine(),
-                                nova_api_db.get_engine(), self.placement)
+            self.cell_mappings["cell1"].database_connection
+        ]
+        copier = copying.Copier(
+            cell.writer.get_engine(), nova_api_db.get_engine(), self.placement
+        )
         if original is not None:
             self._moulds[kind] = copier.mould(original, flavor)
-        copier.copy(self._moulds[kind],
-                    [copying.Copy(**copy) for copy in copies])
+        copier.copy(
+            self._moulds[kind], [copying.Copy(**copy) for copy in copies]
+        )
 
     def count_resources(self) -> None:
         """Let every compute service and the scheduler look around."""
         self._run_periodics()
         self.scheduler_service.manager.host_manager = (
-            host_manager.HostManager())
+            host_manager.HostManager()
+        )
 
     def hosts(self) -> dict[str, dict[str, typing.Any]]:
-        return {name: {"running": name in self.computes,
-                       "guests": sorted(h.guests),
-                       "inventories": h.spec.inventories}
-                for name, h in sorted(driver.HYPERVISORS.items())}
+        return {
+            name: {
+                "running": name in self.computes,
+                "guests": sorted(h.guests),
+                "inventories": h.spec.inventories,
+            }
+            for name, h in sorted(driver.HYPERVISORS.items())
+        }
 
     def _provider_config(self, host: str) -> pathlib.Path:
         return self._directory / "hosts" / host
@@ -309,20 +344,30 @@ class NovaServices(
         folder = self._provider_config(spec.name)
         folder.mkdir(parents=True, exist_ok=True)
         provider: dict[str, typing.Any] = {
-            "identification": {"uuid": spec.uuid}}
-        custom = {name: fields for name, fields in spec.inventories.items()
-                  if name not in cloud_spec.DRIVER_CLASSES}
+            "identification": {"uuid": spec.uuid}
+        }
+        custom = {
+            name: fields
+            for name, fields in spec.inventories.items()
+            if name not in cloud_spec.DRIVER_CLASSES
+        }
         if custom:
-            provider["inventories"] = {"additional": [
-                {name: dict(fields)} for name, fields in custom.items()]}
+            provider["inventories"] = {
+                "additional": [
+                    {name: dict(fields)} for name, fields in custom.items()
+                ]
+            }
         if spec.traits:
             provider["traits"] = {"additional": list(spec.traits)}
         path = folder / "provider.yaml"
         if not custom and not spec.traits:
             path.unlink(missing_ok=True)
             return
-        path.write_text(yaml.safe_dump({
-            "meta": {"schema_version": "1.0"}, "providers": [provider]}))
+        path.write_text(
+            yaml.safe_dump(
+                {"meta": {"schema_version": "1.0"}, "providers": [provider]}
+            )
+        )
 
 
 def _listen() -> tuple[typing.Any, int]:
@@ -331,9 +376,15 @@ def _listen() -> tuple[typing.Any, int]:
 
 
 def _serve(listener: socket.socket, application: control.Application) -> None:
-    eventlet.spawn(eventlet.wsgi.server, listener, application,
-                   log_output=False, debug=False, keepalive=True,
-                   socket_timeout=600)
+    eventlet.spawn(
+        eventlet.wsgi.server,
+        listener,
+        application,
+        log_output=False,
+        debug=False,
+        keepalive=True,
+        socket_timeout=600,
+    )
 
 
 def main() -> None:
@@ -355,15 +406,17 @@ def main() -> None:
     applications: dict[str, control.Application] = {
         "identity": keystone.IdentityApplication(identity),
         "compute": keystone.Authenticator(
-            services.compute_application(), identity,
-            ("", "/v2", "/v2.1")),
+            services.compute_application(), identity, ("", "/v2", "/v2.1")
+        ),
         "placement": keystone.Authenticator(
-            services.placement_application(), identity, ("",)),
+            services.placement_application(), identity, ("",)
+        ),
         "image": keystone.ImageApplication(),
     }
     for service, application in applications.items():
-        _serve(listeners[service],
-               control.Observer(application, service, ledger))
+        _serve(
+            listeners[service], control.Observer(application, service, ledger)
+        )
     operations = ledger.operations() | {
         "set_endpoint": identity.set_endpoint,
         "reset": services.reset,

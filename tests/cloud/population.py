@@ -45,8 +45,11 @@ class PopulationError(RuntimeError):
 class Population:
     """Makes and finds what lives in a cloud."""
 
-    def __init__(self, compute: typing.Callable[..., adapter.Adapter],
-                 control_call: typing.Callable[..., typing.Any]) -> None:
+    def __init__(
+        self,
+        compute: typing.Callable[..., adapter.Adapter],
+        control_call: typing.Callable[..., typing.Any],
+    ) -> None:
         # compute(project=None) gives an adapter scoped to that project.
         self._compute = compute
         self._control_call = control_call
@@ -68,42 +71,61 @@ class Population:
                 self.set_service(host.name, status="disabled")
 
     def add_flavor(self, flavor: cloud_spec.FlavorSpec) -> None:
-        body = {"name": flavor.name, "vcpus": flavor.vcpus,
-                "ram": flavor.memory_mb, "disk": flavor.disk_gb,
-                "id": flavor.name}
+        body = {
+            "name": flavor.name,
+            "vcpus": flavor.vcpus,
+            "ram": flavor.memory_mb,
+            "disk": flavor.disk_gb,
+            "id": flavor.name,
+        }
         answer = self._compute().post("/flavors", json={"flavor": body})
         key = answer.json()["flavor"]["id"]
         self._flavors[flavor.name] = key
         if flavor.extra_specs:
-            self._compute().post("/flavors/%s/os-extra_specs" % key, json={
-                "extra_specs": flavor.extra_specs})
+            self._compute().post(
+                "/flavors/%s/os-extra_specs" % key,
+                json={"extra_specs": flavor.extra_specs},
+            )
 
-    def add_aggregate(self, name: str, hosts: typing.Iterable[str],
-                      metadata: dict[str, str]) -> None:
-        answer = self._compute().post("/os-aggregates", json={
-            "aggregate": {"name": name}}).json()
+    def add_aggregate(
+        self, name: str, hosts: typing.Iterable[str], metadata: dict[str, str]
+    ) -> None:
+        answer = (
+            self._compute()
+            .post("/os-aggregates", json={"aggregate": {"name": name}})
+            .json()
+        )
         action = "/os-aggregates/%s/action" % answer["aggregate"]["id"]
         if metadata:
-            self._compute().post(action, json={
-                "set_metadata": {"metadata": metadata}})
+            self._compute().post(
+                action, json={"set_metadata": {"metadata": metadata}}
+            )
         for host in hosts:
             self._compute().post(action, json={"add_host": {"host": host}})
 
     def add_group(self, group: cloud_spec.ServerGroupSpec) -> None:
-        body: dict[str, typing.Any] = {"name": group.name,
-                                       "policy": group.policy}
+        body: dict[str, typing.Any] = {
+            "name": group.name,
+            "policy": group.policy,
+        }
         if group.rules:
             body["rules"] = group.rules
-        answer = self._compute().post("/os-server-groups", json={
-            "server_group": body}).json()
+        answer = (
+            self._compute()
+            .post("/os-server-groups", json={"server_group": body})
+            .json()
+        )
         self._groups[group.name] = answer["server_group"]["id"]
 
     def set_service(self, host: str, **fields: typing.Any) -> None:
-        services = self._compute().get(
-            "/os-services", params={"host": host, "binary": "nova-compute"}
-        ).json()["services"]
-        self._compute().put("/os-services/%s" % services[0]["id"],
-                            json=fields)
+        services = (
+            self._compute()
+            .get(
+                "/os-services", params={"host": host, "binary": "nova-compute"}
+            )
+            .json()["services"]
+        )
+        self._compute().put("/os-services/%s" % services[0]["id"], json=fields)
 
     def fill(self, spec: cloud_spec.CloudSpec) -> None:
         """Boot one instance of every new kind, and copy it for its equals."""
@@ -115,49 +137,76 @@ class Population:
             else:
                 kinds.setdefault(_kind(spec, instance), []).append(instance)
         known = self._control_call("moulds") if kinds else []
-        first = {kind: dataclasses.replace(
-            members[0], name=members[0].names[0], count=1, locked=False,
-            paused=False, stopped=False)
-            for kind, members in kinds.items() if kind not in known}
+        first = {
+            kind: dataclasses.replace(
+                members[0],
+                name=members[0].names[0],
+                count=1,
+                locked=False,
+                paused=False,
+                stopped=False,
+            )
+            for kind, members in kinds.items()
+            if kind not in known
+        }
         servers = self.boot(booted + list(first.values()))
         for kind, members in kinds.items():
-            copies = [{"name": name, "host": member.host,
-                       "metadata": member.metadata}
-                      for member in members for name in member.names]
+            copies = [
+                {
+                    "name": name,
+                    "host": member.host,
+                    "metadata": member.metadata,
+                }
+                for member in members
+                for name in member.names
+            ]
             original = None
             if kind in first:
                 original = servers[first[kind].name]
                 del copies[0]
-            self._control_call("copy_instances", kind=kind, copies=copies,
-                               flavor=members[0].flavor, original=original)
+            self._control_call(
+                "copy_instances",
+                kind=kind,
+                copies=copies,
+                flavor=members[0].flavor,
+                original=original,
+            )
         if kinds:
             self._control_call("count_resources")
-        unusual = [i for members in kinds.values() for i in members
-                   if i.locked or i.paused or i.stopped]
+        unusual = [
+            i
+            for members in kinds.values()
+            for i in members
+            if i.locked or i.paused or i.stopped
+        ]
         if unusual:
             everyone = {s["name"]: s["id"] for s in self.servers()}
             for instance in unusual:
                 self._finish(instance, everyone)
             self._settle(unusual)
 
-    def boot(self, instances: typing.Sequence[cloud_spec.InstanceSpec]
-             ) -> dict[str, str]:
+    def boot(
+        self, instances: typing.Sequence[cloud_spec.InstanceSpec]
+    ) -> dict[str, str]:
         """Boot them all; returns the uuids by name."""
         if not instances:
             return {}
         with concurrent.futures.ThreadPoolExecutor(_PARALLEL) as pool:
             list(pool.map(self._ask_for, instances))
             servers = self._wait_for(
-                [n for i in instances for n in i.names], "ACTIVE")
+                [n for i in instances for n in i.names], "ACTIVE"
+            )
             list(pool.map(lambda i: self._finish(i, servers), instances))
         self._settle(instances)
         return servers
 
-    def _settle(self, instances: typing.Sequence[cloud_spec.InstanceSpec]
-                ) -> None:
+    def _settle(
+        self, instances: typing.Sequence[cloud_spec.InstanceSpec]
+    ) -> None:
         for status, field in (("PAUSED", "paused"), ("SHUTOFF", "stopped")):
-            names = [n for i in instances if getattr(i, field)
-                     for n in i.names]
+            names = [
+                n for i in instances if getattr(i, field) for n in i.names
+            ]
             if names:
                 self._wait_for(names, status)
 
@@ -165,8 +214,10 @@ class Population:
         server: dict[str, typing.Any] = {
             "name": instance.name,
             "flavorRef": self._flavor(instance.flavor),
-            "imageRef": keystone.IMAGE_ID, "networks": "none",
-            "min_count": instance.count, "max_count": instance.count,
+            "imageRef": keystone.IMAGE_ID,
+            "networks": "none",
+            "min_count": instance.count,
+            "max_count": instance.count,
             "metadata": instance.metadata,
         }
         if instance.host is not None:
@@ -175,28 +226,32 @@ class Population:
             server["availability_zone"] = instance.availability_zone
         body: dict[str, typing.Any] = {"server": server}
         if instance.group is not None:
-            body["os:scheduler_hints"] = {"group": self._group(
-                instance.group)}
+            body["os:scheduler_hints"] = {"group": self._group(instance.group)}
         try:
-            self._compute(project=instance.project).post(
-                "/servers", json=body)
+            self._compute(project=instance.project).post("/servers", json=body)
         except exceptions.HttpError as error:
-            raise PopulationError("instance %s is refused: %s" % (
-                instance.name, error)) from error
+            raise PopulationError(
+                "instance %s is refused: %s" % (instance.name, error)
+            ) from error
 
-    def _finish(self, instance: cloud_spec.InstanceSpec,
-                servers: dict[str, str]) -> None:
+    def _finish(
+        self, instance: cloud_spec.InstanceSpec, servers: dict[str, str]
+    ) -> None:
         for name in instance.names:
-            for wanted, action in ((instance.paused, "pause"),
-                                   (instance.stopped, "os-stop"),
-                                   (instance.locked, "lock")):
+            for wanted, action in (
+                (instance.paused, "pause"),
+                (instance.stopped, "os-stop"),
+                (instance.locked, "lock"),
+            ):
                 if wanted:
                     self.act(servers[name], action)
 
-    def act(self, server: str, action: str,
-            arguments: typing.Any = None) -> None:
-        self._compute().post("/servers/%s/action" % server,
-                             json={action: arguments})
+    def act(
+        self, server: str, action: str, arguments: typing.Any = None
+    ) -> None:
+        self._compute().post(
+            "/servers/%s/action" % server, json={action: arguments}
+        )
 
     def servers(self) -> list[dict[str, typing.Any]]:
         found: list[dict[str, typing.Any]] = []
@@ -204,18 +259,25 @@ class Population:
             params: dict[str, typing.Any] = {"all_tenants": 1, "limit": 1000}
             if found:
                 params["marker"] = found[-1]["id"]
-            page = self._compute().get(
-                "/servers/detail", params=params).json()["servers"]
+            page = (
+                self._compute()
+                .get("/servers/detail", params=params)
+                .json()["servers"]
+            )
             found += page
             if len(page) < 1000:
                 return found
 
     def server_id(self, name: str) -> str:
-        found = self._compute().get("/servers", params={
-            "all_tenants": 1, "name": "^%s$" % name}).json()["servers"]
+        found = (
+            self._compute()
+            .get("/servers", params={"all_tenants": 1, "name": "^%s$" % name})
+            .json()["servers"]
+        )
         if len(found) != 1:
-            raise PopulationError("%d instances are named %s" % (
-                len(found), name))
+            raise PopulationError(
+                "%d instances are named %s" % (len(found), name)
+            )
         return str(found[0]["id"])
 
     def delete(self, name: str) -> None:
@@ -223,69 +285,92 @@ class Population:
         self._compute().delete("/servers/%s" % key)
         deadline = time.monotonic() + _BOOT_SECONDS
         while time.monotonic() < deadline:
-            answer = self._compute().get("/servers/%s" % key,
-                                         raise_exc=False)
+            answer = self._compute().get("/servers/%s" % key, raise_exc=False)
             if answer.status_code == 404:
                 return
             time.sleep(0.1)
         raise PopulationError("instance %s is not deleted" % name)
 
-    def _wait_for(self, names: typing.Sequence[str],
-                  status: str) -> dict[str, str]:
+    def _wait_for(
+        self, names: typing.Sequence[str], status: str
+    ) -> dict[str, str]:
         wanted = set(names)
         deadline = time.monotonic() + _BOOT_SECONDS
         while True:
-            found = {s["name"]: s for s in self.servers()
-                     if s["name"] in wanted}
+            found = {
+                s["name"]: s for s in self.servers() if s["name"] in wanted
+            }
             failed = [s for s in found.values() if s["status"] == "ERROR"]
             if failed:
-                raise PopulationError("instance %s is in ERROR: %s" % (
-                    failed[0]["name"],
-                    failed[0].get("fault", {}).get("message")))
-            missing = sorted(n for n in wanted if n not in found
-                             or found[n]["status"] != status
-                             or found[n]["OS-EXT-STS:task_state"])
+                raise PopulationError(
+                    "instance %s is in ERROR: %s"
+                    % (
+                        failed[0]["name"],
+                        failed[0].get("fault", {}).get("message"),
+                    )
+                )
+            missing = sorted(
+                n
+                for n in wanted
+                if n not in found
+                or found[n]["status"] != status
+                or found[n]["OS-EXT-STS:task_state"]
+            )
             if not missing:
                 return {n: s["id"] for n, s in found.items()}
             if time.monotonic() > deadline:
-                raise PopulationError("not %s in time: %s" % (
-                    status, ", ".join(missing)))
+                raise PopulationError(
+                    "not %s in time: %s" % (status, ", ".join(missing))
+                )
             # Listing costs Nova time that it needs for booting.
             time.sleep(min(1.0, 0.1 + 0.01 * len(missing)))
 
     def _flavor(self, name: str) -> str:
         if name not in self._flavors:
             self._flavors.update(
-                (f["name"], f["id"]) for f in self._compute().get(
-                    "/flavors").json()["flavors"])
+                (f["name"], f["id"])
+                for f in self._compute().get("/flavors").json()["flavors"]
+            )
         return self._flavors[name]
 
     def _group(self, name: str) -> str:
         if name not in self._groups:
             self._groups.update(
-                (g["name"], g["id"]) for g in self._compute().get(
-                    "/os-server-groups",
-                    params={"all_projects": "true"}).json()["server_groups"])
+                (g["name"], g["id"])
+                for g in self._compute()
+                .get("/os-server-groups", params={"all_projects": "true"})
+                .json()["server_groups"]
+            )
         return self._groups[name]
 
 
-def _kind(spec: cloud_spec.CloudSpec,
-          instance: cloud_spec.InstanceSpec) -> str:
+def _kind(
+    spec: cloud_spec.CloudSpec, instance: cloud_spec.InstanceSpec
+) -> str:
     """Instances of one kind differ in name, host and metadata only."""
     flavor = next(f for f in spec.flavors if f.name == instance.flavor)
-    return json.dumps([dataclasses.asdict(flavor), instance.project,
-                       instance.availability_zone], sort_keys=True)
+    return json.dumps(
+        [
+            dataclasses.asdict(flavor),
+            instance.project,
+            instance.availability_zone,
+        ],
+        sort_keys=True,
+    )
 
 
-def _aggregates(spec: cloud_spec.CloudSpec) -> typing.Iterator[
-        tuple[str, list[str], dict[str, str]]]:
+def _aggregates(
+    spec: cloud_spec.CloudSpec,
+) -> typing.Iterator[tuple[str, list[str], dict[str, str]]]:
     """The declared aggregates, those of hosts, one per zone of hosts."""
-    declared = {a.name: (list(a.hosts), dict(a.metadata))
-                for a in spec.aggregates}
+    declared = {
+        a.name: (list(a.hosts), dict(a.metadata)) for a in spec.aggregates
+    }
     for aggregate in spec.aggregates:
         if aggregate.availability_zone is not None:
             declared[aggregate.name][1]["availability_zone"] = (
-                aggregate.availability_zone)
+                aggregate.availability_zone
+            )
     for host in spec.hosts:
         for name in host.aggregates:
             members = declared.setdefault(name, ([], {}))[0]
@@ -294,7 +379,7 @@ def _aggregates(spec: cloud_spec.CloudSpec) -> typing.Iterator[
         if host.availability_zone is not None:
             declared.setdefault(
                 "zone-" + host.availability_zone,
-                ([], {"availability_zone": host.availability_zone})
+                ([], {"availability_zone": host.availability_zone}),
             )[0].append(host.name)
     for name, (hosts, metadata) in declared.items():
         yield name, hosts, metadata

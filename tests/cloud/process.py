@@ -83,13 +83,18 @@ class Record:
         return start_time(self.pid) == self.started
 
 
-def publish(directory: pathlib.Path, name: str, ports: dict[str, int],
-            ready: bool = True) -> None:
+def publish(
+    directory: pathlib.Path,
+    name: str,
+    ports: dict[str, int],
+    ready: bool = True,
+) -> None:
     """Called by a process: here I am."""
     started = start_time(os.getpid())
     assert started is not None
-    Record(pid=os.getpid(), started=started, ports=ports,
-           ready=ready).write(record_path(directory, name))
+    Record(pid=os.getpid(), started=started, ports=ports, ready=ready).write(
+        record_path(directory, name)
+    )
 
 
 def record_path(directory: pathlib.Path, name: str) -> pathlib.Path:
@@ -114,9 +119,13 @@ def leave_with_parent() -> None:
 class ServiceProcess:
     """One child process, seen from the outside."""
 
-    def __init__(self, directory: pathlib.Path, name: str,
-                 command: typing.Sequence[str],
-                 environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        name: str,
+        command: typing.Sequence[str],
+        environment: dict[str, str],
+    ) -> None:
         self._directory = directory
         self.name = name
         self._command = list(command)
@@ -134,8 +143,9 @@ class ServiceProcess:
         record = Record.read(record_path(self._directory, self.name))
         return record if record is not None and record.alive else None
 
-    def start(self, detached: bool = False,
-              arguments: typing.Sequence[str] = ()) -> None:
+    def start(
+        self, detached: bool = False, arguments: typing.Sequence[str] = ()
+    ) -> None:
         self.stop()
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         environment = dict(self._environment)
@@ -147,9 +157,14 @@ class ServiceProcess:
             descriptors = (reading,)
         with open(self.log_path, "ab") as log:
             self._child = subprocess.Popen(
-                [*self._command, *arguments], stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, env=environment, pass_fds=descriptors,
-                start_new_session=True)
+                [*self._command, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                pass_fds=descriptors,
+                start_new_session=True,
+            )
         if reading >= 0:
             os.close(reading)
 
@@ -158,20 +173,25 @@ class ServiceProcess:
         deadline = time.monotonic() + timeout_seconds
         while True:
             record = self.record
-            if (record is not None and (record.ready or not ready)
-                    and (self._child is None
-                         or record.pid == self._child.pid)):
+            if (
+                record is not None
+                and (record.ready or not ready)
+                and (self._child is None or record.pid == self._child.pid)
+            ):
                 return record
             code = self._child.poll() if self._child else None
             if code is not None:
-                raise ProcessError("the %s process ended with status %d while "
-                                   "starting; its log ends with:\n%s" % (
-                                       self.name, code, self.tail()))
+                raise ProcessError(
+                    "the %s process ended with status %d while "
+                    "starting; its log ends with:\n%s"
+                    % (self.name, code, self.tail())
+                )
             if time.monotonic() > deadline:
-                raise ProcessError("the %s process was not ready within %d s; "
-                                   "its log ends with:\n%s" % (
-                                       self.name, timeout_seconds,
-                                       self.tail()))
+                raise ProcessError(
+                    "the %s process was not ready within %d s; "
+                    "its log ends with:\n%s"
+                    % (self.name, timeout_seconds, self.tail())
+                )
             time.sleep(0.05)
 
     def tail(self) -> str:

@@ -43,8 +43,14 @@ import uuid
 import yaml
 
 DRIVER_CLASSES = ("VCPU", "MEMORY_MB", "DISK_GB")
-INVENTORY_FIELDS = ("total", "reserved", "min_unit", "max_unit", "step_size",
-                    "allocation_ratio")
+INVENTORY_FIELDS = (
+    "total",
+    "reserved",
+    "min_unit",
+    "max_unit",
+    "step_size",
+    "allocation_ratio",
+)
 ACTIONS = {
     "set_inventory": ("host", "resource_class"),
     "disable_service": ("host",),
@@ -64,8 +70,9 @@ Inventories = dict[str, dict[str, float]]
 class SpecError(ValueError):
     """A declaration that cannot be built; ``violations`` lists why."""
 
-    def __init__(self, violations: typing.Sequence[str],
-                 source: str = "cloud spec") -> None:
+    def __init__(
+        self, violations: typing.Sequence[str], source: str = "cloud spec"
+    ) -> None:
         self.violations = tuple(violations)
         super().__init__("%s: %s" % (source, "; ".join(self.violations)))
 
@@ -170,8 +177,7 @@ class EventSpec:
 
     name: str
     action: str
-    arguments: dict[str, typing.Any] = dataclasses.field(
-        default_factory=dict)
+    arguments: dict[str, typing.Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -228,8 +234,10 @@ class CloudSpec:
         for event in self.events:
             if event.name == name:
                 return event
-        raise KeyError("no event %r is declared; there are: %s" % (
-            name, ", ".join(e.name for e in self.events) or "none"))
+        raise KeyError(
+            "no event %r is declared; there are: %s"
+            % (name, ", ".join(e.name for e in self.events) or "none")
+        )
 
 
 def node_uuid(host: str) -> str:
@@ -237,8 +245,9 @@ def node_uuid(host: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_DNS, host))
 
 
-def _build(kind: typing.Any, data: typing.Any, path: str,
-           violations: list[str]) -> typing.Any:
+def _build(
+    kind: typing.Any, data: typing.Any, path: str, violations: list[str]
+) -> typing.Any:
     """Make a ``kind`` of a mapping, or note down what prevents it."""
     where = path or "the top level"
     if not isinstance(data, dict):
@@ -247,27 +256,35 @@ def _build(kind: typing.Any, data: typing.Any, path: str,
     fields = {f.name: f for f in dataclasses.fields(kind)}
     hints = typing.get_type_hints(kind)
     before = len(violations)
-    for key in data:
-        if key not in fields:
-            violations.append("%s: unknown key %r, known are %s" % (
-                where, key, ", ".join(sorted(fields))))
+    known = ", ".join(sorted(fields))
+    violations.extend(
+        f"{where}: unknown key {key!r}, known are {known}"
+        for key in data
+        if key not in fields
+    )
     values: dict[str, typing.Any] = {}
     for name, field in fields.items():
         if name not in data:
-            if (field.default is dataclasses.MISSING
-                    and field.default_factory is dataclasses.MISSING):
+            if (
+                field.default is dataclasses.MISSING
+                and field.default_factory is dataclasses.MISSING
+            ):
                 violations.append("%s: %r is missing" % (where, name))
             continue
         here = "%s.%s" % (path, name) if path else name
-        values[name] = _value(hints[name], field, data[name], here,
-                              violations)
+        values[name] = _value(hints[name], field, data[name], here, violations)
     if len(violations) > before:
         return None
     return kind(**values)
 
 
-def _value(hint: typing.Any, field: typing.Any, value: typing.Any, path: str,
-           violations: list[str]) -> typing.Any:
+def _value(
+    hint: typing.Any,
+    field: typing.Any,
+    value: typing.Any,
+    path: str,
+    violations: list[str],
+) -> typing.Any:
     item = field.metadata.get("items")
     origin = typing.get_origin(hint)
     if item or origin is tuple:
@@ -276,12 +293,13 @@ def _value(hint: typing.Any, field: typing.Any, value: typing.Any, path: str,
             return ()
         if not item:
             return tuple(str(entry) for entry in value)
-        return tuple(_build(item, entry, "%s[%d]" % (path, index), violations)
-                     for index, entry in enumerate(value))
+        return tuple(
+            _build(item, entry, "%s[%d]" % (path, index), violations)
+            for index, entry in enumerate(value)
+        )
     if origin is dict:
         if not isinstance(value, dict):
-            violations.append(
-                "%s: expected a mapping, got %r" % (path, value))
+            violations.append("%s: expected a mapping, got %r" % (path, value))
             return {}
         if field.name in ("extra_specs", "metadata"):
             return {str(k): str(v) for k, v in value.items()}
@@ -289,22 +307,26 @@ def _value(hint: typing.Any, field: typing.Any, value: typing.Any, path: str,
     kinds = tuple(k for k in (typing.get_args(hint) or (hint,)))
     if float in kinds:
         kinds += (int,)
-    if isinstance(value, bool) and bool not in kinds or not isinstance(
-            value, kinds):
-        violations.append("%s: %r is not of type %s" % (
-            path, value, getattr(hint, "__name__", hint)))
+    if (isinstance(value, bool) and bool not in kinds) or not isinstance(
+        value, kinds
+    ):
+        violations.append(
+            "%s: %r is not of type %s"
+            % (path, value, getattr(hint, "__name__", hint))
+        )
     return value
 
 
 def _violations(spec: CloudSpec) -> typing.Iterator[str]:
     hosts = [h.name for h in spec.hosts]
     for path, names in (
-            ("hosts", hosts),
-            ("flavors", [f.name for f in spec.flavors]),
-            ("aggregates", [a.name for a in spec.aggregates]),
-            ("server_groups", [g.name for g in spec.server_groups]),
-            ("instances", [n for i in spec.instances for n in i.names]),
-            ("events", [e.name for e in spec.events])):
+        ("hosts", hosts),
+        ("flavors", [f.name for f in spec.flavors]),
+        ("aggregates", [a.name for a in spec.aggregates]),
+        ("server_groups", [g.name for g in spec.server_groups]),
+        ("instances", [n for i in spec.instances for n in i.names]),
+        ("events", [e.name for e in spec.events]),
+    ):
         yield from _repeated(path, names)
     yield from _ambiguous(sorted(set(hosts)))
     for host in spec.hosts:
@@ -313,7 +335,9 @@ def _violations(spec: CloudSpec) -> typing.Iterator[str]:
         for name in aggregate.hosts:
             if name not in hosts:
                 yield "aggregates.%s.hosts: no host %r is declared" % (
-                    aggregate.name, name)
+                    aggregate.name,
+                    name,
+                )
     for instance in spec.instances:
         yield from _instance_violations(instance, spec)
     for event in spec.events:
@@ -324,24 +348,31 @@ def _ambiguous(hosts: list[str]) -> typing.Iterator[str]:
     for one in hosts:
         for other in hosts:
             if one != other and one in other:
-                yield ("hosts: %r is a substring of %r: Watcher finds compute "
-                       "nodes by a fuzzy match on their names and would take "
-                       "one for the other; choose names of one length, such "
-                       "as host-01" % (one, other))
+                yield (
+                    "hosts: %r is a substring of %r: Watcher finds compute "
+                    "nodes by a fuzzy match on their names and would take "
+                    "one for the other; choose names of one length, such "
+                    "as host-01" % (one, other)
+                )
 
 
-def _instance_violations(instance: InstanceSpec,
-                         spec: CloudSpec) -> typing.Iterator[str]:
+def _instance_violations(
+    instance: InstanceSpec, spec: CloudSpec
+) -> typing.Iterator[str]:
     where = "instances.%s" % instance.name
     if instance.flavor not in {f.name for f in spec.flavors}:
         yield "%s.flavor: no flavor %r is declared" % (where, instance.flavor)
     if instance.host is not None and instance.host not in {
-            h.name for h in spec.hosts}:
+        h.name for h in spec.hosts
+    }:
         yield "%s.host: no host %r is declared" % (where, instance.host)
     if instance.group is not None and instance.group not in {
-            g.name for g in spec.server_groups}:
+        g.name for g in spec.server_groups
+    }:
         yield "%s.group: no server group %r is declared" % (
-            where, instance.group)
+            where,
+            instance.group,
+        )
     if instance.count < 1:
         yield "%s.count: must be at least 1" % where
 
@@ -358,22 +389,27 @@ def _host_violations(host: HostSpec) -> typing.Iterator[str]:
     yield from _inventory_violations(where, host.inventories)
     for name in host.inventories:
         if name not in DRIVER_CLASSES and not name.startswith("CUSTOM_"):
-            yield ("%s.inventories.%s: on the root provider only %s and "
-                   "CUSTOM_ classes are possible, since Nova's provider.yaml "
-                   "takes no others; put it on a child provider" % (
-                       where, name, ", ".join(DRIVER_CLASSES)))
+            yield (
+                "%s.inventories.%s: on the root provider only %s and "
+                "CUSTOM_ classes are possible, since Nova's provider.yaml "
+                "takes no others; put it on a child provider"
+                % (where, name, ", ".join(DRIVER_CLASSES))
+            )
     for name in host.traits:
         if not name.startswith("CUSTOM_"):
             yield "%s.traits: %s is not a CUSTOM_ trait" % (where, name)
-    yield from _repeated(where + ".children",
-                         [c.name_suffix for c in host.children])
+    yield from _repeated(
+        where + ".children", [c.name_suffix for c in host.children]
+    )
     for child in host.children:
         yield from _inventory_violations(
-            "%s.children.%s" % (where, child.name_suffix), child.inventories)
+            "%s.children.%s" % (where, child.name_suffix), child.inventories
+        )
 
 
-def _inventory_violations(where: str,
-                          inventories: Inventories) -> typing.Iterator[str]:
+def _inventory_violations(
+    where: str, inventories: Inventories
+) -> typing.Iterator[str]:
     untrusted: dict[str, typing.Any] = dict(inventories)
     for name, inventory in untrusted.items():
         here = "%s.inventories.%s" % (where, name)
@@ -385,18 +421,26 @@ def _inventory_violations(where: str,
         for field, value in inventory.items():
             if field not in INVENTORY_FIELDS:
                 yield "%s: unknown field %r, known are %s" % (
-                    here, field, ", ".join(INVENTORY_FIELDS))
-            elif (isinstance(value, bool)
-                  or not isinstance(value, (int, float))):
+                    here,
+                    field,
+                    ", ".join(INVENTORY_FIELDS),
+                )
+            elif isinstance(value, bool) or not isinstance(
+                value, (int, float)
+            ):
                 yield "%s.%s: %r is not a number" % (here, field, value)
 
 
-def _event_violations(event: EventSpec,
-                      hosts: list[str]) -> typing.Iterator[str]:
+def _event_violations(
+    event: EventSpec, hosts: list[str]
+) -> typing.Iterator[str]:
     where = "events.%s" % event.name
     if event.action not in ACTIONS:
         yield "%s.action: unknown action %r, known are %s" % (
-            where, event.action, ", ".join(sorted(ACTIONS)))
+            where,
+            event.action,
+            ", ".join(sorted(ACTIONS)),
+        )
         return
     for name in ACTIONS[event.action]:
         if name not in event.arguments:

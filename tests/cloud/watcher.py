@@ -32,8 +32,12 @@ _START_SECONDS = 90.0
 class Watcher:
     """The Watcher process of a cloud."""
 
-    def __init__(self, owner: cloud.EmbeddedCloud,
-                 service: process.ServiceProcess, detached: bool) -> None:
+    def __init__(
+        self,
+        owner: cloud.EmbeddedCloud,
+        service: process.ServiceProcess,
+        detached: bool,
+    ) -> None:
         self._cloud = owner
         self._process = service
         self._detached = detached
@@ -71,8 +75,9 @@ class Watcher:
         """Wait until it serves, and enter it into the catalogue."""
         record = self._process.wait(_START_SECONDS)
         self._port = record.ports["infra-optim"]
-        self._cloud.control.call("set_endpoint", service="infra-optim",
-                                 port=self._port)
+        self._cloud.control.call(
+            "set_endpoint", service="infra-optim", port=self._port
+        )
 
     def start(self) -> None:
         try:
@@ -96,14 +101,18 @@ class Watcher:
         record = self._process.record
         if record is not None:
             self._port = record.ports["infra-optim"]
-        self._user = parser.get("watcher_clients_auth", "username",
-                                fallback="watcher")
+        self._user = parser.get(
+            "watcher_clients_auth", "username", fallback="watcher"
+        )
         self._options = {
-            (group, name): value for group in parser.sections()
-            for name, value in parser.items(group)}
+            (group, name): value
+            for group in parser.sections()
+            for name, value in parser.items(group)
+        }
 
-    def configure(self, options: Options | None = None,
-                  user: str = "watcher") -> None:
+    def configure(
+        self, options: Options | None = None, user: str = "watcher"
+    ) -> None:
         """Run with exactly these options; restart only for a difference.
 
         ``user`` is whom Watcher's clients authenticate as.
@@ -172,8 +181,10 @@ class Watcher:
 
 def _parser() -> configparser.ConfigParser:
     parser = configparser.ConfigParser(
-        interpolation=None, default_section="no default section",
-        delimiters=("=",))
+        interpolation=None,
+        default_section="no default section",
+        delimiters=("=",),
+    )
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     return parser
 
@@ -186,8 +197,8 @@ def _defaults(owner: cloud.EmbeddedCloud, user: str) -> Options:
         ("DEFAULT", "use_stderr"): True,
         ("DEFAULT", "state_path"): owner.directory / "tmp",
         ("DEFAULT", "periodic_interval"): 10,
-        ("database", "connection"):
-            "sqlite:///%s" % (owner.directory / "watcher.sqlite"),
+        ("database", "connection"): "sqlite:///%s"
+        % (owner.directory / "watcher.sqlite"),
         ("oslo_concurrency", "lock_path"): owner.directory / "tmp",
         ("oslo_messaging_notifications", "driver"): "noop",
         ("watcher_decision_engine", "continuous_audit_interval"): 2,
@@ -205,17 +216,22 @@ def _defaults(owner: cloud.EmbeddedCloud, user: str) -> Options:
         ("nova", "api_version"): "2.96",
         ("nova_client", "api_version"): "2.96",
     }
-    for group, name in (("keystone_authtoken", "watcher"),
-                        ("watcher_clients_auth", user),
-                        ("nova", user), ("placement", user)):
-        options.update({
-            (group, "auth_type"): "password",
-            (group, "auth_url"): owner.auth_url,
-            (group, "username"): name,
-            (group, "password"): keystone.PASSWORD,
-            (group, "project_name"): keystone.USERS[name][0],
-            (group, "user_domain_id"): "default",
-            (group, "project_domain_id"): "default",
-        })
+    for group, name in (
+        ("keystone_authtoken", "watcher"),
+        ("watcher_clients_auth", user),
+        ("nova", user),
+        ("placement", user),
+    ):
+        options.update(
+            {
+                (group, "auth_type"): "password",
+                (group, "auth_url"): owner.auth_url,
+                (group, "username"): name,
+                (group, "password"): keystone.PASSWORD,
+                (group, "project_name"): keystone.USERS[name][0],
+                (group, "user_domain_id"): "default",
+                (group, "project_domain_id"): "default",
+            }
+        )
     options["keystone_authtoken", "www_authenticate_uri"] = owner.auth_url
     return options

@@ -66,13 +66,12 @@ from watcher.applier import manager as applier_manager  # noqa: E402
 from watcher.applier import sync as applier_sync  # noqa: E402
 from watcher.common import service as watcher_service  # noqa: E402
 from watcher.db.sqlalchemy import migration  # noqa: E402
-from watcher.decision_engine import (  # noqa: E402
-    manager as decision_engine_manager)
-from watcher.decision_engine.model.collector import (  # noqa: E402
-    manager as collector_manager)
-from watcher.decision_engine import (  # noqa: E402
-    scheduling as decision_engine_scheduling)
+from watcher.decision_engine import manager as decision_engine_manager  # noqa: E402
+from watcher.decision_engine import scheduling as decision_engine_scheduling  # noqa: E402
 from watcher.decision_engine import sync as decision_engine_sync  # noqa: E402
+from watcher.decision_engine.model.collector import (  # noqa: E402
+    manager as collector_manager,
+)
 
 try:
     from watcher.applier.service import ApplierService
@@ -83,17 +82,27 @@ except ImportError:
 from tests.cloud import control  # noqa: E402
 
 NAME = "watcher"
-_FORGOTTEN = ("action_plans", "actions", "audits", "audit_templates",
-              "efficacy_indicators", "apscheduler_jobs")
+_FORGOTTEN = (
+    "action_plans",
+    "actions",
+    "audits",
+    "audit_templates",
+    "efficacy_indicators",
+    "apscheduler_jobs",
+)
 
 
 # The database.
 
+
 def prepare_database(path: pathlib.Path) -> None:
     """Install the transaction hook; make the schema if it is missing."""
     sqlalchemy.event.listen(
-        sqlalchemy.engine.Engine, "before_cursor_execute",
-        _begin_immediate, retval=True)
+        sqlalchemy.engine.Engine,
+        "before_cursor_execute",
+        _begin_immediate,
+        retval=True,
+    )
     fresh = not path.exists()
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
@@ -104,9 +113,14 @@ def prepare_database(path: pathlib.Path) -> None:
             migration.create_schema()
 
 
-def _begin_immediate(connection: typing.Any, cursor: typing.Any,
-                     statement: str, parameters: typing.Any,
-                     context: typing.Any, many: bool) -> typing.Any:
+def _begin_immediate(
+    connection: typing.Any,
+    cursor: typing.Any,
+    statement: str,
+    parameters: typing.Any,
+    context: typing.Any,
+    many: bool,
+) -> typing.Any:
     if statement == "BEGIN":
         statement = "BEGIN IMMEDIATE"
     return statement, parameters
@@ -121,7 +135,8 @@ def cancel_interrupted_audits() -> None:
     with enginefacade.writer.get_engine().begin() as connection:
         connection.exec_driver_sql(
             "UPDATE audits SET state = 'CANCELLED' "
-            "WHERE state = 'ONGOING' AND audit_type = 'ONESHOT'")
+            "WHERE state = 'ONGOING' AND audit_type = 'ONESHOT'"
+        )
 
 
 def forget() -> None:
@@ -136,15 +151,19 @@ def forget() -> None:
 
 # The services.
 
+
 def separate_heartbeats() -> None:
     """Let every heartbeat speak for the service that it was made for."""
     heartbeat = watcher_service.ServiceHeartbeat
     initialize, send = heartbeat.__init__, heartbeat.send_beat
     lock = threading.RLock()
 
-    def __init__(self: typing.Any, *args: typing.Any,
-                 service_name: str | None = None,
-                 **kwargs: typing.Any) -> None:
+    def begin(
+        self: typing.Any,
+        *args: typing.Any,
+        service_name: str | None = None,
+        **kwargs: typing.Any,
+    ) -> None:
         self._own_name = service_name
         initialize(self, *args, service_name=service_name, **kwargs)
 
@@ -153,7 +172,7 @@ def separate_heartbeats() -> None:
             heartbeat.service_name = self._own_name
             send(self)
 
-    heartbeat.__init__, heartbeat.send_beat = __init__, send_beat
+    heartbeat.__init__, heartbeat.send_beat = begin, send_beat
 
 
 def start_services() -> None:
@@ -168,8 +187,7 @@ def _services() -> list[typing.Any]:
     if DecisionEngineService is not None:
         return [DecisionEngineService(), ApplierService()]
     return [
-        watcher_service.Service(
-            decision_engine_manager.DecisionEngineManager),
+        watcher_service.Service(decision_engine_manager.DecisionEngineManager),
         decision_engine_scheduling.DecisionEngineSchedulingService(),
         watcher_service.Service(applier_manager.ApplierManager),
     ]
@@ -177,7 +195,8 @@ def _services() -> list[typing.Any]:
 
 def _collector() -> typing.Any:
     return collector_manager.CollectorManager().get_cluster_model_collector(
-        "compute")
+        "compute"
+    )
 
 
 def synchronize_model(build: bool = True) -> None:
@@ -191,8 +210,10 @@ def synchronize_model(build: bool = True) -> None:
     collector.synchronize()
     built = collector.cluster_data_model
     if built is None or built.stale:
-        raise RuntimeError("the compute model could not be built; see the "
-                           "log of the decision engine")
+        raise RuntimeError(
+            "the compute model could not be built; see the "
+            "log of the decision engine"
+        )
 
 
 def model() -> str:
@@ -200,6 +221,7 @@ def model() -> str:
 
 
 # Serving.
+
 
 class _Server(socketserver.ThreadingMixIn, simple_server.WSGIServer):
     daemon_threads = True
@@ -215,18 +237,20 @@ class _Handler(simple_server.WSGIRequestHandler):
     def address_string(self) -> str:
         return str(self.client_address[0])
 
-    def log_message(self, format: str, *args: typing.Any) -> None:
+    def log_message(self, *args: typing.Any) -> None:
         """The ledger has it."""
 
 
 def _serve(application: control.Application, port: int = 0) -> int:
     try:
         server = simple_server.make_server(
-            "127.0.0.1", port, application, _Server, _Handler)
+            "127.0.0.1", port, application, _Server, _Handler
+        )
     except OSError:
         # The port of the time before a restart is taken by now.
         server = simple_server.make_server(
-            "127.0.0.1", 0, application, _Server, _Handler)
+            "127.0.0.1", 0, application, _Server, _Handler
+        )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return int(server.server_port)
 
@@ -244,13 +268,19 @@ def main() -> None:
     ledger = control.Ledger()
     application = watcher_app.VersionSelectorApplication()
     ports = {
-        "infra-optim": _serve(control.Observer(application, "infra-optim",
-                                               ledger), wanted_port),
-        "control": _serve(control.ControlApplication(ledger.operations() | {
-            "synchronize_model": synchronize_model,
-            "model": model,
-            "forget": forget,
-        })),
+        "infra-optim": _serve(
+            control.Observer(application, "infra-optim", ledger), wanted_port
+        ),
+        "control": _serve(
+            control.ControlApplication(
+                ledger.operations()
+                | {
+                    "synchronize_model": synchronize_model,
+                    "model": model,
+                    "forget": forget,
+                }
+            )
+        ),
     }
     process.publish(directory, NAME, ports)
     while True:
