@@ -7,7 +7,7 @@ VENV_OLDEST ?= .venv-oldest
 # Empty: the newest versions that the requirement files admit.
 CONSTRAINTS ?= constraints.txt
 OLDEST ?= python-watcher==14.0.0
-OLDEST_TESTS ?= tests/unit tests/property tests/functional
+OLDEST_TESTS ?= tests/unit tests/property tests/scenarios tests/functional
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -41,6 +41,8 @@ RUN_STAMP := $(VENV)/.stamp-run
 TOOL_STAMP := $(VENV)/.stamp-tools
 OLDEST_STAMP := $(VENV_OLDEST)/.stamp-run
 PYTEST := -m pytest $(PYTEST_ARGS)
+# The quick ones first.
+SUITES := tests/unit tests/property tests/scenarios tests/functional
 
 define create_venv
 @command -v $(PYTHON) >/dev/null 2>&1 || { \
@@ -71,7 +73,7 @@ clean-demo: ## Stop a demo that was kept and remove its state
 
 .PHONY: test
 test: $(RUN_STAMP) ## Run all tests: unit, property, scenarios, functional
-	@$(BIN) $(PYTEST) tests
+	@$(BIN) $(PYTEST) $(SUITES)
 
 .PHONY: unit
 unit: $(RUN_STAMP) ## Run the tests that need no services

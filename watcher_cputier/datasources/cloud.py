@@ -12,13 +12,15 @@
 
 """All readers together: the way from a connection to a Cluster.
 
-The two services are asked at the same time; Placement is read after Nova's
-migrations, so that a migration that starts in between is told by a consumer
-that no record explains rather than missed.
+Nova is read first, its migrations before its servers, then Placement. What
+changes in between shows as a consumer that Nova's lists do not explain; for
+those Nova is asked once more before anybody calls them orphans.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+import contextlib
 import dataclasses
+import gc
 import time
 from typing import Any
 
@@ -26,6 +28,7 @@ from keystoneauth1 import adapter as ksa_adapter
 from openstack import connection as sdk
 from oslo_config import cfg
 
+from watcher_cputier import accounting
 from watcher_cputier import errors
 from watcher_cputier import model
 from watcher_cputier.conf import tiers as tiers_conf
@@ -102,6 +105,28 @@ def _adapter(
     )
 
 
+def _classes(catalogue: tiers_conf.Catalogue) -> list[str]:
+    """The classes that tiers may be counted by."""
+    found = [tier.resource_class for tier in catalogue.tiers]
+    shares = catalogue.shares_class
+    return [*found, *((shares,) if shares else accounting.SHARES_CLASSES)]
+
+
+@contextlib.contextmanager
+def few_collections() -> Iterator[None]:
+    """Collect garbage seldom while a large cloud's records pile up.
+
+    None of them is garbage, and looking through all of them time and again
+    takes as long as making them.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(200_000, 50, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
 class Reader:
     """Reads a whole cloud through one connection."""
 
@@ -137,6 +162,16 @@ class Reader:
             allocations the decision turns on, besides those in doubt
         :raises TierError: if it cannot look
         """
+        with few_collections():
+            return self._get_cluster(scope, catalogue, refresh, details)
+
+    def _get_cluster(
+        self,
+        scope: Callable[[], compute_model.Scope],
+        catalogue: tiers_conf.Catalogue,
+        refresh: Callable[[], None] | None,
+        details: Callable[[model.Cluster], Iterable[str]] | None,
+    ) -> model.Cluster:
         deadline = time.monotonic() + catalogue.read_timeout_seconds
         for one in self._services:
             one.deadline = deadline
@@ -146,7 +181,10 @@ class Reader:
         if refresh is not None and snapshot.strangers(scoped, cloud):
             refresh()
             scoped = scope()
-        providers = self.placement.get_survey(c.uuid for c in cloud.computes)
+        providers = self.placement.get_survey(
+            (compute.uuid for compute in cloud.computes),
+            _classes(catalogue),
+        )
 
         def assemble() -> model.Cluster:
             return snapshot.assemble(
@@ -164,14 +202,39 @@ class Reader:
         doubtful = snapshot.in_doubt(cluster, cloud)
         if doubtful:
             providers = self.placement.get_details(providers, doubtful)
+            cloud = self._with_unlisted(cloud, providers)
             cluster = assemble()
         wanted = frozenset(details(cluster) if details else ())
         if wanted - doubtful:
             providers = self.placement.get_details(
                 providers, wanted - doubtful
             )
+            cloud = self._with_unlisted(cloud, providers)
             cluster = assemble()
         return self._with_ties(cluster, wanted)
+
+    def _with_unlisted(
+        self, cloud: nova.Cloud, providers: placement.Providers
+    ) -> nova.Cloud:
+        """What Nova says with the consumers that its lists do not explain.
+
+        They are servers that Nova does not list, or servers and migrations
+        made since the lists were read; what remains is an orphan.
+        """
+        unknown = snapshot.unexplained(cloud, providers)
+        found = [s for u in unknown if (s := self.nova.get_server(u))]
+        migrations = cloud.migrations
+        if len(found) < len(unknown):
+            migrations = self.nova.get_migrations()
+        return dataclasses.replace(
+            cloud,
+            servers=tuple(
+                sorted(
+                    (*cloud.servers, *found), key=lambda s: (s.name, s.uuid)
+                )
+            ),
+            migrations=migrations,
+        )
 
     def _with_ties(
         self, cluster: model.Cluster, hosts: frozenset[str]

@@ -16,7 +16,7 @@ Everything is read in bulk and in pages; the records keep what the decision
 needs and nothing of Nova's wire format.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 from typing import Any
 
@@ -31,12 +31,15 @@ from watcher_cputier.datasources import service
 MICROVERSION = "2.98"
 MINIMUM = (2, 64)
 PINNED_ZONE = (2, 96)
+# From here on Nova asks each host for its uptime when it lists hypervisors.
+UPTIMES = "2.88"
 PAGE = 1000
 
 _POLICIES = {
     "os-hypervisors/detail": "os_compute_api:os-hypervisors:list-detail",
     "os-services": "os_compute_api:os-services:list",
     "servers/detail": "os_compute_api:servers:detail:get_all_tenants",
+    "servers": "os_compute_api:servers:show",
     "os-aggregates": "os_compute_api:os-aggregates:index",
     "os-server-groups": "os_compute_api:os-server-groups:index:all_projects",
     "os-migrations": "os_compute_api:os-migrations:index",
@@ -52,6 +55,19 @@ _OVER = {
     "failed",
     "reverted",
 }
+# A "finished" one is a resize that waits for its confirmation.
+_IN_FLIGHT = (
+    "accepted",
+    "confirming",
+    "finished",
+    "migrating",
+    "post-migrating",
+    "pre-migrating",
+    "preparing",
+    "queued",
+    "reverting",
+    "running",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +140,7 @@ class Nova:
         self.service = service.Service(
             adapter, "Nova", MICROVERSION, _POLICIES
         )
+        self._made: dict[str, Any] = {}
 
     def check_access(self) -> list[errors.ServiceError]:
         """Try each kind of request once; what it could not do (R79)."""
@@ -151,7 +168,7 @@ class Nova:
         self._check_version()
         # Migrations before servers: one that ends in between is then still
         # known, and its consumer is not mistaken for an orphan.
-        migrations = self._get_migrations()
+        migrations = self.get_migrations()
         computes = self._get_computes()
         servers = self._get_servers()
         return Cloud(
@@ -176,7 +193,10 @@ class Nova:
         services = {record["host"]: record for record in listed["services"]}
         found = []
         for record in self.service.pages(
-            "/os-hypervisors/detail", "hypervisors", {"limit": PAGE}
+            "/os-hypervisors/detail",
+            "hypervisors",
+            {"limit": PAGE},
+            before=UPTIMES,
         ):
             if record.get("hypervisor_type") == "ironic":
                 continue
@@ -221,13 +241,52 @@ class Nova:
             status=record["status"],
             task_state=record.get("OS-EXT-STS:task_state"),
             locked=bool(record.get("locked")),
-            metadata=model.frozen_map(record.get("metadata") or {}),
+            metadata=self._once(
+                model.frozen_map, record.get("metadata") or {}
+            ),
             pinned_zone=record.get("pinned_availability_zone"),
-            flavor=flavor(record["flavor"], properties, from_volume=not image),
-            image_properties=model.frozen_map(properties),
+            flavor=self._once(flavor, record["flavor"], properties, not image),
+            image_properties=self._once(model.frozen_map, properties),
         )
 
-    def _get_migrations(self) -> tuple[Migration, ...]:
+    def _once(self, make: Callable[..., Any], *told: Any) -> Any:
+        """What many servers are told to have, made once and shared."""
+        key = repr((make.__name__, told))
+        if key not in self._made:
+            self._made[key] = make(*told)
+        return self._made[key]
+
+    def get_server(self, uuid: str) -> Server | None:
+        """A server that the list does not have, or None if there is none.
+
+        Nova lists neither soft-deleted servers nor those made since.
+
+        :raises ServiceError: if Nova cannot be asked
+        """
+        try:
+            return self._server(self.service.get(f"/servers/{uuid}")["server"])
+        except service.NotFound:
+            return None
+
+    def get_migrations(self) -> tuple[Migration, ...]:
+        """The migrations that may hold allocations, by uuid.
+
+        Nova keeps the records of all that ever were: where they fill more
+        than a page, only those in flight are asked for, status by status.
+
+        :raises ServiceError: if Nova cannot be asked
+        """
+        path, key = "/os-migrations", "migrations"
+        answer = self.service.get(path, {"limit": PAGE})
+        records = answer[key]
+        if answer.get(f"{key}_links"):
+            records = [
+                record
+                for status in _IN_FLIGHT
+                for record in self.service.pages(
+                    path, key, {"limit": PAGE, "status": status}
+                )
+            ]
         found = [
             Migration(
                 uuid=record["uuid"],
@@ -236,9 +295,7 @@ class Nova:
                 source=record.get("source_compute") or "",
                 target=record.get("dest_compute") or "",
             )
-            for record in self.service.pages(
-                "/os-migrations", "migrations", {"limit": PAGE}
-            )
+            for record in records
         ]
         return tuple(sorted(found, key=lambda m: m.uuid))
 
@@ -313,7 +370,6 @@ def _check_visible(record: Mapping[str, Any]) -> None:
 def flavor(
     record: Mapping[str, Any],
     image_properties: Mapping[str, str] | None = None,
-    *,
     from_volume: bool = False,
 ) -> model.Flavor:
     """What a server asks for by its embedded flavor and its image.

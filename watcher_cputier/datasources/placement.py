@@ -150,10 +150,14 @@ class Placement:
             )
         )
 
-    def get_survey(self, roots: Iterable[str]) -> Providers:
+    def get_survey(
+        self, roots: Iterable[str], classes: Iterable[str] = ()
+    ) -> Providers:
         """All trees from bulk answers; capacities, used units, traits.
 
         :param roots: uuids of the hosts that must not be missing
+        :param classes: further classes to look for hosts by, those of the
+            tiers
         :raises ServiceError: if Placement cannot be asked
         :raises SnapshotError: if providers keep changing while they are
             read
@@ -161,7 +165,9 @@ class Placement:
         self._check_version()
         before = self._list()
         wanted = {uuid for uuid in roots if uuid in before}
-        found, answers = self._summaries(before, wanted)
+        found, answers = self._summaries(
+            before, wanted, (*SURVEY_CLASSES, *classes)
+        )
         left_out = wanted - {p.root_uuid for p in found.values()}
         sharing = self._get_sharing()
         missing = {
@@ -277,17 +283,24 @@ class Placement:
         )
 
     def _summaries(
-        self, listing: Mapping[str, Mapping[str, Any]], wanted: set[str]
+        self,
+        listing: Mapping[str, Mapping[str, Any]],
+        wanted: set[str],
+        classes: Iterable[str],
     ) -> tuple[dict[str, model.Provider], list[_Answer]]:
         """Providers of all trees that bulk answers have."""
         found: dict[str, model.Provider] = {}
         answers = []
-        for name in SURVEY_CLASSES:
+        for name in classes:
             if wanted <= {p.root_uuid for p in found.values()}:
                 break
-            answer = self.service.get(
-                "/allocation_candidates", {"resources": f"{name}:1"}
-            )
+            try:
+                answer = self.service.get(
+                    "/allocation_candidates", {"resources": f"{name}:1"}
+                )
+            except service.BadRequest:
+                # Placement has never heard of the class.
+                continue
             told = {
                 uuid: _of_summary(listing[uuid], summary)
                 for uuid, summary in answer["provider_summaries"].items()

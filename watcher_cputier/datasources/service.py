@@ -126,14 +126,19 @@ class Service:
         return ".".join(str(part) for part in min(wanted, tuple(newest)))
 
     def get(
-        self, path: str, params: Mapping[str, Any] | None = None
+        self,
+        path: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        before: str | None = None,
     ) -> dict[str, Any]:
         """The JSON document at a path.
 
+        :param before: ask with an older microversion than this one
         :raises ServiceError: if it cannot be had
         :raises NotFound: on 404
         """
-        microversion = self.microversion
+        microversion = self._older_than(before)
         started = time.monotonic()
         try:
             response = self._adapter.get(
@@ -163,6 +168,15 @@ class Service:
                 "Check what listens at the service's endpoint",
             ) from exc
         return document
+
+    def _older_than(self, before: str | None) -> str | None:
+        """The microversion to ask with, below a limit if there is one."""
+        if before is None or self.microversion is None:
+            return self.microversion
+        major, minor = discover.normalize_version_number(before)[:2]
+        if self.version < (major, minor):
+            return self.microversion
+        return f"{major}.{minor - 1}"
 
     def _patience(self, path: str, now: float) -> float:
         """Seconds that a request may take within the time budget."""
@@ -216,6 +230,8 @@ class Service:
         path: str,
         key: str,
         params: Mapping[str, Any] | None = None,
+        *,
+        before: str | None = None,
     ) -> Iterator[dict[str, Any]]:
         """All items of a list that the service answers in pages.
 
@@ -224,7 +240,7 @@ class Service:
         """
         query = dict(params or {})
         while True:
-            document = self.get(path, query)
+            document = self.get(path, query, before=before)
             items = document.get(key, [])
             yield from items
             more = any(
@@ -243,6 +259,12 @@ class Service:
         request = f"GET {path}"
         if status == 404:
             return NotFound("not found", where=f"{self.name} {request}")
+        if status == 400:
+            return BadRequest(
+                f"HTTP 400: {_message(response)}",
+                where=f"{self.name} {request}",
+                cure="See the service's own log",
+            )
         if status == 401:
             return self._error(
                 request,
@@ -296,6 +318,10 @@ class Service:
 
 class Forbidden(errors.ServiceError):
     """The service answers, and Watcher's user may not ask for this."""
+
+
+class BadRequest(errors.ServiceError):
+    """The service cannot make sense of the request."""
 
 
 class NotFound(errors.ServiceError):

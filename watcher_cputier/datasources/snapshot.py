@@ -42,6 +42,7 @@ from watcher_cputier.datasources import compute_model
 from watcher_cputier.datasources import nova as nova_source
 from watcher_cputier.datasources import placement as placement_source
 
+_NOTHING: Mapping[str, Mapping[str, int]] = model.frozen_map()
 _OPT_OUT = "optimize"
 _PRIORITY = "cputier:priority"
 _MULTIPLIER_SPEC = "quota:cpu_shares_multiplier"
@@ -57,6 +58,15 @@ def strangers(
         for server in cloud.servers
         if server.host in names and server.uuid not in scope.instances
     )
+
+
+def unexplained(
+    cloud: nova_source.Cloud, providers: placement_source.Providers
+) -> tuple[str, ...]:
+    """Consumers that are neither a listed server nor in flight, by uuid."""
+    known = {server.uuid for server in cloud.servers}
+    known |= {m.uuid for m in cloud.migrations if m.in_flight}
+    return tuple(sorted(set(providers.consumers) - known))
 
 
 def in_doubt(
@@ -153,6 +163,7 @@ class _Assembly:
         self.tier_classes = counting.classes & present
         self.default_tier = default_tier
         self.findings: list[model.Finding] = []
+        self.asked_by: dict[int, accounting.Claim | None] = {}
         self.provider_by_uuid = {p.uuid: p for p in providers.providers}
         self.trees: dict[str, list[model.Provider]] = {}
         for provider in providers.providers:
@@ -200,6 +211,13 @@ class _Assembly:
                 )
             ),
         )
+
+    def _requested(self, flavor: model.Flavor) -> accounting.Claim | None:
+        """What a flavor requests; many instances share one."""
+        key = id(flavor)
+        if key not in self.asked_by:
+            self.asked_by[key] = self.counting.asked(flavor)
+        return self.asked_by[key]
 
     def _find(self, kind: str, subject: str, text: str) -> None:
         self.findings.append(
@@ -252,7 +270,7 @@ class _Assembly:
             project=server.project,
             tier=claim.tier,
             units=claim.units,
-            allocations=self.consumers.get(server.uuid, model.frozen_map()),
+            allocations=self.consumers.get(server.uuid, _NOTHING),
             status=server.status,
             task_state=server.task_state,
             locked=server.locked,
@@ -292,7 +310,7 @@ class _Assembly:
             return asked
         if server.host not in self.read_hosts:
             # Flavors and Placement's totals agree: flavors tell.
-            if self.counting.asked(server.flavor):
+            if self._requested(server.flavor):
                 return asked
             return accounting.Claim(asked.tier, 0)
         here, elsewhere = self._placed(server)
@@ -325,7 +343,7 @@ class _Assembly:
 
     def _asked(self, flavor: model.Flavor) -> accounting.Claim:
         """Tier and units by the flavor and the configuration alone."""
-        claim = self.counting.asked(flavor)
+        claim = self._requested(flavor)
         if claim is not None:
             return claim
         tier = None
@@ -414,7 +432,7 @@ class _Assembly:
         self, server: nova_source.Server, asked: accounting.Claim
     ) -> None:
         """It asks for units and holds none: from before the class (R37)."""
-        if self.counting.asked(server.flavor) is None:
+        if self._requested(server.flavor) is None:
             return
         self._find(
             "never_reshaped",
@@ -482,12 +500,9 @@ class _Assembly:
                 )
 
     def _report_orphans(self) -> None:
-        servers = {server.uuid for server in self.cloud.servers}
-        for uuid, allocations in self.consumers.items():
-            if uuid in servers or uuid in self.in_flight:
-                continue
+        for uuid in unexplained(self.cloud, self.providers):
             names = sorted(
-                {self.provider_by_uuid[p].name for p in allocations}
+                {self.provider_by_uuid[p].name for p in self.consumers[uuid]}
             )
             self._find(
                 "orphan_allocation",
@@ -510,7 +525,7 @@ class _Assembly:
         scoped = {host.name for host in hosts if host.in_scope}
         found: dict[str, list[str]] = {}
         for instance in instances:
-            requests = self.counting.asked(instance.flavor) is not None
+            requests = self._requested(instance.flavor) is not None
             if instance.host in scoped and not requests and not instance.units:
                 found.setdefault(instance.host, []).append(instance.name)
         counts_as = (
@@ -553,7 +568,7 @@ class _Assembly:
         unasked = [
             instance.name
             for instance in instances
-            if self.counting.asked(instance.flavor) is None
+            if self._requested(instance.flavor) is None
             and {accounting.SHARES_SPEC, _MULTIPLIER_SPEC}
             & instance.flavor.extra_specs.keys()
         ]

@@ -22,6 +22,7 @@ so that large scenarios stay short and two of them compare line by line.
 """
 
 from collections.abc import Iterator, Mapping
+import functools
 import json
 import math
 import re
@@ -282,11 +283,13 @@ def _flow(value: Any) -> str:
     return json.dumps(value)
 
 
+@functools.lru_cache(maxsize=4096)
 def _key(text: str) -> str:
     found = _scalar(text)
     return f"? {found} " if len(text) > _LONGEST_KEY else found
 
 
+@functools.lru_cache(maxsize=65536)
 def _scalar(text: str) -> str:
     if _PLAIN.fullmatch(text):
         return text

@@ -12,8 +12,9 @@
 
 """A scenario to plain data, everything written out but defaults."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 import dataclasses
+import functools
 from typing import Any
 
 from watcher_cputier import model
@@ -70,9 +71,16 @@ def _given(**fields: Any) -> _Record:
     }
 
 
+@functools.cache
+def _defaults(kind: Any) -> dict[str, Any]:
+    """The defaults of a record's fields."""
+    return {f.name: f.default for f in dataclasses.fields(kind)}
+
+
 def _differing(value: Any, names: Iterable[str]) -> _Record:
     """The named fields of a value that are not at their defaults."""
-    defaults = {f.name: f.default for f in dataclasses.fields(value)}
+    kind: Hashable = type(value)
+    defaults = _defaults(kind)
     return {
         name: getattr(value, name)
         for name in names
