@@ -36,6 +36,7 @@ from watcher_cputier import parameters
 from watcher_cputier import planner
 from watcher_cputier import scenario
 from watcher_cputier.conf import tiers as tiers_conf
+from watcher_cputier.datasources import cloud as cloud_source
 from watcher_cputier.datasources import compute_model
 from watcher_cputier.datasources import nova
 from watcher_cputier.datasources import placement
@@ -114,6 +115,15 @@ def build(
     details: Callable[[model.Cluster], Iterable[str]] | None = None,
 ) -> model.Cluster:
     """The way of ``Reader.get_cluster``, on recorded answers."""
+    with cloud_source.few_collections():
+        return _build(steps, size, details)
+
+
+def _build(
+    steps: Steps,
+    size: recorded.Cloud,
+    details: Callable[[model.Cluster], Iterable[str]] | None,
+) -> model.Cluster:
     of_nova, of_placement = recorded.Nova(size), recorded.Placement(size)
     catalogue = _catalogue()
     cloud = steps.take("read Nova", nova.Nova(of_nova).get_cloud, of_nova)

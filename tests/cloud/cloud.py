@@ -605,6 +605,21 @@ class EmbeddedCloud(fixtures.Fixture):
             outcome=outcome,
         )
 
+    def set_option(
+        self, service: str, group: str, name: str, value: typing.Any
+    ) -> None:
+        """Set an option of ``compute`` or ``placement`` until ``load``."""
+        self.control.call(
+            "set_option", service=service, group=group, name=name, value=value
+        )
+
+    def set_ports(self, ports: list[dict[str, typing.Any]] | None) -> None:
+        """Give the cloud a Neutron with these ports, or None, until ``load``.
+
+        A port has at least ``id`` and ``device_id``, the instance's uuid.
+        """
+        self.control.call("set_ports", ports=ports)
+
     # Watching and disturbing.
 
     def mark(self) -> float:

@@ -119,8 +119,11 @@ class EmbeddedDriver(fake.FakeDriver):  # type: ignore[misc]
             "MEMORY_MB": _inventory(
                 spec.memory_mb, spec.memory_allocation_ratio
             ),
-            "DISK_GB": _inventory(spec.disk_gb, spec.disk_allocation_ratio),
         }
+        if spec.disk_gb:
+            inventories["DISK_GB"] = _inventory(
+                spec.disk_gb, spec.disk_allocation_ratio
+            )
         for name, fields in spec.inventories.items():
             if name in inventories:
                 inventories[name].update(fields)

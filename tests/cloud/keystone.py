@@ -26,6 +26,7 @@ import dataclasses
 import datetime
 import json
 import typing
+import urllib.parse
 import uuid
 
 from tests.cloud import control
@@ -48,6 +49,7 @@ SERVICES = {
     "compute": ("nova", "/v2.1"),
     "placement": ("placement", ""),
     "image": ("glance", ""),
+    "network": ("neutron", ""),
     "infra-optim": ("watcher", ""),
 }
 # The image that Nova's Glance fixture knows.
@@ -86,6 +88,9 @@ class Identity:
 
     def set_endpoint(self, service: str, port: int) -> None:
         self._ports[service] = port
+
+    def remove_endpoint(self, service: str) -> None:
+        self._ports.pop(service, None)
 
     def endpoint(self, service: str) -> str:
         _name, path = SERVICES.get(service, (service, ""))
@@ -472,6 +477,54 @@ class ImageApplication:
             )
         elif path != "/v2/images/" + IMAGE_ID:
             status, answer = "404 Not Found", {}
+        body = json.dumps(answer).encode()
+        start_response(
+            status,
+            [
+                ("Content-Type", "application/json"),
+                ("Content-Length", str(len(body))),
+            ],
+        )
+        return [body]
+
+
+class NetworkApplication:
+    """Ports of instances, as much of Neutron as is asked for here.
+
+    It is in the catalogue while it has been given ports. Nova does not know
+    it: the ports belong to nobody's guest.
+    """
+
+    def __init__(self, identity: Identity, port: int) -> None:
+        self._identity = identity
+        self._port = port
+        self._ports: list[dict[str, typing.Any]] = []
+
+    def set_ports(self, ports: list[dict[str, typing.Any]] | None) -> None:
+        """Offer these ports; None takes Neutron out of the cloud."""
+        self._ports = list(ports or [])
+        if ports is None:
+            self._identity.remove_endpoint("network")
+        else:
+            self._identity.set_endpoint("network", self._port)
+
+    def __call__(
+        self, environ: control.Environ, start_response: control.StartResponse
+    ) -> list[bytes]:
+        status, answer = "200 OK", typing.cast(typing.Any, {})
+        if environ.get("PATH_INFO", "").rstrip("/") != "/v2.0/ports":
+            status = "404 Not Found"
+        else:
+            query = urllib.parse.parse_qs(environ.get("QUERY_STRING", ""))
+            fields = query.get("fields")
+            answer = {
+                "ports": [
+                    {k: v for k, v in port.items() if k in (fields or port)}
+                    for port in self._ports
+                    if port["device_id"]
+                    in query.get("device_id", [port["device_id"]])
+                ]
+            }
         body = json.dumps(answer).encode()
         start_response(
             status,

@@ -64,6 +64,7 @@ from nova.scheduler.client import report  # noqa: E402
 from nova.tests import fixtures as nova_fixtures  # noqa: E402
 from nova.tests.functional import fixtures as func_fixtures  # noqa: E402
 from nova.tests.functional import integrated_helpers  # noqa: E402
+from oslo_config import cfg  # noqa: E402
 from placement import db_api as placement_db  # noqa: E402
 from placement import deploy as placement_deploy  # noqa: E402
 import yaml  # noqa: E402
@@ -130,6 +131,11 @@ class NovaServices(integrated_helpers.ProviderUsageBaseTestCase):  # type: ignor
         self._cell_databases: typing.Any = None
         self._moulds: dict[str, copying.Mould] = {}
         self._compute_lock = threading.Lock()
+        # Options that are not as they were at the start, with their values
+        # of then.
+        self._original_options: dict[
+            tuple[str, str, str], tuple[typing.Any, typing.Any]
+        ] = {}
 
     def runTest(self) -> None:
         """A test case needs one."""
@@ -211,8 +217,29 @@ class NovaServices(integrated_helpers.ProviderUsageBaseTestCase):  # type: ignor
 
     # Operations of the control service.
 
+    def set_option(
+        self, service: str, group: str, name: str, value: typing.Any
+    ) -> None:
+        """Set an option of Nova or Placement until the next reset."""
+        conf = {
+            "compute": cfg.CONF,
+            "placement": self.placement_fixture.conf_fixture.conf,
+        }[service]
+        self._original_options.setdefault(
+            (service, group, name), (conf, conf[group][name])
+        )
+        conf.set_override(name, value, group=group)
+        self._renew_scheduler()
+
+    def _restore_options(self) -> None:
+        for key, (conf, value) in self._original_options.items():
+            _service, group, name = key
+            conf.set_override(name, value, group=group)
+        self._original_options.clear()
+
     def reset(self) -> None:
         driver.abort_migrations()
+        self._restore_options()
         for host in list(self.computes):
             self.stop_compute(host)
         for kind, engine in self._engines():
@@ -246,8 +273,13 @@ class NovaServices(integrated_helpers.ProviderUsageBaseTestCase):  # type: ignor
         compute_rpcapi.reset_globals()
         availability_zones.reset_cache()
         report.PLACEMENTCLIENT = None
-        scheduler = self.scheduler_service.manager
-        scheduler.host_manager = host_manager.HostManager()
+        self._renew_scheduler()
+
+    def _renew_scheduler(self) -> None:
+        """Let the scheduler forget hosts, and read its filters anew."""
+        self.scheduler_service.manager.host_manager = (
+            host_manager.HostManager()
+        )
 
     def add_host(self, host: dict[str, typing.Any]) -> None:
         children = tuple(
@@ -323,9 +355,7 @@ class NovaServices(integrated_helpers.ProviderUsageBaseTestCase):  # type: ignor
     def count_resources(self) -> None:
         """Let every compute service and the scheduler look around."""
         self._run_periodics()
-        self.scheduler_service.manager.host_manager = (
-            host_manager.HostManager()
-        )
+        self._renew_scheduler()
 
     def hosts(self) -> dict[str, dict[str, typing.Any]]:
         return {
@@ -344,7 +374,11 @@ class NovaServices(integrated_helpers.ProviderUsageBaseTestCase):  # type: ignor
         folder = self._provider_config(spec.name)
         folder.mkdir(parents=True, exist_ok=True)
         provider: dict[str, typing.Any] = {
-            "identification": {"uuid": spec.uuid}
+            "identification": {
+                "uuid": spec.uuid
+                if spec.identified_by == "uuid"
+                else spec.identified_by
+            }
         }
         custom = {
             name: fields
@@ -391,7 +425,10 @@ def main() -> None:
     directory = pathlib.Path(sys.argv[1]).resolve()
     signal.signal(signal.SIGTERM, lambda *args: os._exit(0))
     listeners, ports = {}, {}
-    for service in ("identity", "compute", "placement", "image", "control"):
+    for service in (
+        *("identity", "compute", "placement", "image", "network"),
+        "control",
+    ):
         listeners[service], ports[service] = _listen()
     process.publish(directory, NAME, ports, ready=False)
 
@@ -403,6 +440,12 @@ def main() -> None:
     services = NovaServices(directory)
     services.setUp()
 
+    network = keystone.NetworkApplication(identity, ports["network"])
+
+    def reset() -> None:
+        network.set_ports(None)
+        services.reset()
+
     applications: dict[str, control.Application] = {
         "identity": keystone.IdentityApplication(identity),
         "compute": keystone.Authenticator(
@@ -412,6 +455,7 @@ def main() -> None:
             services.placement_application(), identity, ("",)
         ),
         "image": keystone.ImageApplication(),
+        "network": keystone.Authenticator(network, identity, ("",)),
     }
     for service, application in applications.items():
         _serve(
@@ -419,7 +463,9 @@ def main() -> None:
         )
     operations = ledger.operations() | {
         "set_endpoint": identity.set_endpoint,
-        "reset": services.reset,
+        "set_ports": network.set_ports,
+        "set_option": services.set_option,
+        "reset": reset,
         "hosts": services.hosts,
         "add_host": services.add_host,
         "moulds": services.moulds,

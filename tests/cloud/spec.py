@@ -43,6 +43,7 @@ import uuid
 import yaml
 
 DRIVER_CLASSES = ("VCPU", "MEMORY_MB", "DISK_GB")
+IDENTIFICATIONS = ("uuid", "$COMPUTE_NODE")
 INVENTORY_FIELDS = (
     "total",
     "reserved",
@@ -92,7 +93,12 @@ class ChildProviderSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class HostSpec:
-    """A compute host: one service, one node, one root provider."""
+    """A compute host: one service, one node, one root provider.
+
+    ``disk_gb=0``: it has no disk of its own, as with shared storage.
+    ``identified_by``: how its ``provider.yaml`` names the provider, by its
+    ``uuid`` or as ``$COMPUTE_NODE``.
+    """
 
     name: str
     vcpus: int = 16
@@ -107,6 +113,7 @@ class HostSpec:
     availability_zone: str | None = None
     aggregates: tuple[str, ...] = ()
     disabled: bool = False
+    identified_by: str = "uuid"
 
     @property
     def uuid(self) -> str:
@@ -395,6 +402,12 @@ def _host_violations(host: HostSpec) -> typing.Iterator[str]:
                 "takes no others; put it on a child provider"
                 % (where, name, ", ".join(DRIVER_CLASSES))
             )
+    if host.identified_by not in IDENTIFICATIONS:
+        yield "%s.identified_by: %r is none of %s" % (
+            where,
+            host.identified_by,
+            ", ".join(IDENTIFICATIONS),
+        )
     for name in host.traits:
         if not name.startswith("CUSTOM_"):
             yield "%s.traits: %s is not a CUSTOM_ trait" % (where, name)

@@ -15,7 +15,7 @@
 from collections.abc import Hashable, Iterable, Mapping
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, cast
 
 from watcher_cputier import model
 from watcher_cputier.scenario import schema
@@ -79,8 +79,7 @@ def _defaults(kind: Any) -> dict[str, Any]:
 
 def _differing(value: Any, names: Iterable[str]) -> _Record:
     """The named fields of a value that are not at their defaults."""
-    kind: Hashable = type(value)
-    defaults = _defaults(kind)
+    defaults = _defaults(cast(Hashable, type(value)))
     return {
         name: getattr(value, name)
         for name in names
