@@ -75,7 +75,7 @@ class Readers:
         roots = [host.uuid for host in self._farm.hosts]
 
         def read() -> Picture:
-            self.survey = reader.get_survey(roots)
+            self.survey = reader.get_survey(roots, farming.TIERS)
             return _picture(self.survey)
 
         return self._run(OURS, reader.service, read)
