@@ -311,12 +311,12 @@ def _findings(
                     f"({', '.join(strays)}) are not judged. Report the "
                     "class from its provider.yaml, or set quotas_by_host.",
                 )
-        untiered = [i.name for i in here if not cluster.accounts_of(i)]
+        untiered = [i.name for i in here if not i.units]
         if host.name in drained and untiered:
             yield model.Finding(
                 kind="untiered_on_drained_host",
                 subject=host.name,
                 text=f"Host {host.name} is drained ({drained[host.name]}) "
-                "and keeps instances that belong to no tier: "
+                "and keeps instances that hold no units of a tier: "
                 f"{', '.join(untiered)}. Move them by hand.",
             )

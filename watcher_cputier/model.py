@@ -436,13 +436,12 @@ class Admission:
 
     :param hosts: uuids of the hosts that it offers
     :param refused: uuids of hosts that were asked for one by one, in vain
-    :param complete: whether a host in neither set is refused too; not so
-        where the server limits the number of candidates
+    :param complete: whether a host in neither set is refused too
     """
 
     hosts: frozenset[str] = frozenset()
     refused: frozenset[str] = frozenset()
-    complete: bool = True
+    complete: bool = False
 
     def verdict(self, host: str) -> bool | None:
         """Whether a host is offered; None where that is not known."""

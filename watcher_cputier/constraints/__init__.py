@@ -42,6 +42,7 @@ INSTANCE_RULES: tuple[proposal.InstanceRule, ...] = (
     instance.in_audit_scope,
     instance.opted_in,
     instance.unlocked,
+    instance.source_in_service,
     instance.active,
     instance.at_rest,
     instance.in_order,

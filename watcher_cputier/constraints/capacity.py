@@ -78,7 +78,9 @@ def offered(move: proposal.Proposal) -> proposal.Rejection | None:
         rule="offered",
         reason="Placement does not offer it for the flavor's request, "
         "although the units are free: max_unit, min_unit or step_size of one "
-        "of its inventories does not admit the amount",
+        "of its inventories does not admit the amount, or a class such as "
+        "DISK_GB comes from a sharing provider, which Nova leaves out when a "
+        "target is named",
         requirement="R22",
     )
 

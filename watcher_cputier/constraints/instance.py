@@ -24,20 +24,29 @@ _HARDWARE_SPECS = (
     "accel:device_profile",
     "hw:cpu_policy",
     "hw:cpu_realtime",
+    "hw:mem_encryption",
     "hw:mem_page_size",
     "hw:numa_nodes",
     "hw:pmem",
+    "hw:tpm_model",
+    "hw:tpm_version",
     "pci_passthrough:alias",
 )
 _HARDWARE_PROPERTIES = (
     "hw_cpu_policy",
     "hw_cpu_realtime",
+    "hw_mem_encryption",
     "hw_mem_page_size",
     "hw_numa_nodes",
+    "hw_tpm_model",
+    "hw_tpm_version",
 )
+# hw:numa_cpus.0 and the like, of flavors and of images
+_HARDWARE_PREFIXES = ("hw:numa_", "hw_numa_cpus", "hw_numa_mem")
 _HARMLESS_VALUES = {
     "cpu_policy": ("shared",),
     "cpu_realtime": ("no", "false"),
+    "mem_encryption": ("no", "false"),
     # "any" may be served by small pages, the others by huge ones alone.
     "mem_page_size": ("small",),
 }
@@ -91,6 +100,21 @@ def unlocked(
         return None
     return proposal.Rejection(
         rule="unlocked", reason="it is locked", requirement="R95"
+    )
+
+
+def source_in_service(
+    cluster: model.Cluster, instance: model.Instance
+) -> proposal.Rejection | None:
+    """The compute service that it runs on answers; enabled or not."""
+    host = cluster.host_by_name.get(instance.host)
+    if host is None or host.up:
+        return None
+    return proposal.Rejection(
+        rule="source_in_service",
+        reason=f"the compute service of {host.name} is down, and nothing "
+        "migrates live from there: bring it back, or evacuate",
+        requirement="R183",
     )
 
 
@@ -155,8 +179,8 @@ def _by_spec(
 ) -> str:
     """The first key of a flavor or image that asks for hardware."""
     for key in sorted(told):
-        # hw:numa_nodes, but also hw:numa_cpus.0 and the like
-        if key in names or key.startswith(("hw:numa_cpus", "hw:numa_mem")):
+        if key in names or key.startswith(_HARDWARE_PREFIXES):
+            # Without the prefix, hw: or hw_.
             harmless = _HARMLESS_VALUES.get(key[3:], ())
             if told[key].lower() not in harmless:
                 return f"its {source} asks for {key}={told[key]}"

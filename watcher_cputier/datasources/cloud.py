@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import dataclasses
 import gc
+import threading
 import time
 from typing import Any
 
@@ -49,8 +50,13 @@ def connection(osc: Any, conf: cfg.ConfigOpts) -> sdk.Connection:
     for name, sections in (
         ("compute", ("nova", "nova_client")),
         ("placement", ("placement", "placement_client")),
+        ("network", ("neutron", "neutron_client")),
     ):
         options.update(_adapter_options(conf, name, sections))
+    # A Watcher without options for Neutron has it where Nova is.
+    for name in ("region_name", "interface"):
+        if f"compute_{name}" in options:
+            options.setdefault(f"network_{name}", options[f"compute_{name}"])
     return sdk.Connection(session=osc.session, **options)
 
 
@@ -112,19 +118,28 @@ def _classes(catalogue: tiers_conf.Catalogue) -> list[str]:
     return [*found, *((shares,) if shares else accounting.SHARES_CLASSES)]
 
 
+_collecting = threading.Lock()
+_readers: list[tuple[int, int, int]] = []
+
+
 @contextlib.contextmanager
 def few_collections() -> Iterator[None]:
     """Collect garbage seldom while a large cloud's records pile up.
 
     None of them is garbage, and looking through all of them time and again
-    takes as long as making them.
+    takes as long as making them. Audits overlap: the first to enter saves
+    the process's thresholds, the last to leave restores them.
     """
-    before = gc.get_threshold()
-    gc.set_threshold(200_000, 50, 100)
+    with _collecting:
+        _readers.append(_readers[0] if _readers else gc.get_threshold())
+        gc.set_threshold(200_000, 50, 100)
     try:
         yield
     finally:
-        gc.set_threshold(*before)
+        with _collecting:
+            before = _readers.pop()
+            if not _readers:
+                gc.set_threshold(*before)
 
 
 class Reader:
@@ -140,7 +155,11 @@ class Reader:
 
         :raises ServiceError: that names all that is missing
         """
-        missing = [*self.nova.check_access(), *self.placement.check_access()]
+        missing = self.nova.check_access()
+        if not any(isinstance(exc, service.OutOfTime) for exc in missing):
+            missing = [*missing, *self.placement.check_access()]
+        if len(missing) == 1:
+            raise missing[0]
         if missing:
             raise errors.ServiceError("; ".join(str(exc) for exc in missing))
 
@@ -172,15 +191,17 @@ class Reader:
         refresh: Callable[[], None] | None,
         details: Callable[[model.Cluster], Iterable[str]] | None,
     ) -> model.Cluster:
-        deadline = time.monotonic() + catalogue.read_timeout_seconds
-        for one in self._services:
-            one.deadline = deadline
-        self.check_access()
+        # Watcher may build its model for this: not our reading.
         scoped = scope()
+        deadline = time.monotonic() + catalogue.read_timeout_seconds
+        self._set_deadline(deadline)
+        self.check_access()
         cloud = self.nova.get_cloud()
         if refresh is not None and snapshot.strangers(scoped, cloud):
+            started = time.monotonic()
             refresh()
             scoped = scope()
+            self._set_deadline(deadline + time.monotonic() - started)
         providers = self.placement.get_survey(
             (compute.uuid for compute in cloud.computes),
             _classes(catalogue),
@@ -212,6 +233,10 @@ class Reader:
             cloud = self._with_unlisted(cloud, providers)
             cluster = assemble()
         return self._with_ties(cluster, wanted)
+
+    def _set_deadline(self, deadline: float) -> None:
+        for one in self._services:
+            one.deadline = deadline
 
     def _with_unlisted(
         self, cloud: nova.Cloud, providers: placement.Providers
@@ -292,12 +317,8 @@ class Reader:
             return cluster
         admissions = dict(cluster.admissions)
         for request, uuids in sorted(hosts.items()):
-            known = admissions.get(request)
-            if known is None:
-                known = self.placement.get_admission(request)
-            unclear = [u for u in uuids if known.verdict(u) is None]
             admissions[request] = self.placement.get_admission(
-                request, known, unclear
+                request, admissions.get(request, model.Admission()), uuids
             )
         return dataclasses.replace(
             cluster, admissions=model.frozen_map(admissions)

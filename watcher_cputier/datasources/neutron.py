@@ -37,7 +37,7 @@ _TIED = {
     "vdpa",
     "virtio-forwarder",
 }
-_POLICIES = {"v2.0/ports": "get_port", "ports": "get_port"}
+_POLICIES = {"ports": "get_port"}
 
 
 class Neutron:

@@ -24,7 +24,7 @@ Reading provider by provider costs four requests each. Instead:
 * The *details* (totals, unit rules, allocations by consumer) are read for
   those trees only that a decision turns on.
 * *Admissions*: whether max_unit, min_unit and step_size let a request onto
-  a host is asked of Placement itself, once per distinct request.
+  the targets of a plan is asked of Placement itself, in Nova's own words.
 
 Consistency: the list of providers tells their generations. It is compared
 before and after; a provider that changed meanwhile is read again. After a
@@ -49,6 +49,8 @@ MICROVERSION = "1.36"
 MINIMUM = (1, 29)
 ROUNDS = 4
 WORKERS = 8
+# Hosts refused one by one for a request before all are asked for at once.
+REFUSALS = 20
 SURVEY_CLASSES = ("MEMORY_MB", "VCPU", "DISK_GB", "PCPU")
 
 _POLICIES = {
@@ -227,28 +229,30 @@ class Placement:
     def get_admission(
         self,
         request: tuple[tuple[str, str], ...],
-        known: model.Admission | None = None,
-        hosts: Iterable[str] = (),
+        known: model.Admission,
+        hosts: Iterable[str],
     ) -> model.Admission:
-        """Which hosts Placement offers for a request.
+        """Whether Placement offers hosts for a request.
+
+        Each is asked for by itself, as Nova asks for a migration's named
+        target: within its tree, so that sharing providers do not serve it.
+        Only when many were asked for in vain all hosts are asked for at
+        once, and those that are not in the answer count as refused.
 
         :param request: of a :class:`~watcher_cputier.model.Flavor`
-        :param known: an earlier answer that a server's limit cut off
-        :param hosts: uuids to ask for one by one, to complete that answer
+        :param known: the answer so far
+        :param hosts: uuids to ask for
         :raises ServiceError: if Placement cannot be asked
         """
-        if known is None:
-            offered, count = self._candidates(dict(request))
-            return model.Admission(
-                hosts=offered,
-                complete=self._cut_at is None or count < self._cut_at,
-            )
         yes, no = set(known.hosts), set(known.refused)
         for host in sorted(hosts):
-            offered, _ = self._candidates({**dict(request), "in_tree": host})
+            offered = self._candidates({**dict(request), "in_tree": host})
             (yes if host in offered else no).add(host)
-        return dataclasses.replace(
-            known, hosts=frozenset(yes), refused=frozenset(no)
+        complete = known.complete or len(no) > REFUSALS
+        if complete and not known.complete:
+            yes |= self._candidates(dict(request)) - no
+        return model.Admission(
+            hosts=frozenset(yes), refused=frozenset(no), complete=complete
         )
 
     def _check_version(self) -> None:
@@ -265,21 +269,15 @@ class Placement:
         listed = self.service.get("/resource_providers", params)
         return {item["uuid"]: item for item in listed["resource_providers"]}
 
-    def _candidates(
-        self, query: Mapping[str, str]
-    ) -> tuple[frozenset[str], int]:
-        """Roots of the hosts offered, and the number of candidates."""
+    def _candidates(self, query: Mapping[str, str]) -> frozenset[str]:
+        """Roots of the hosts that Placement offers."""
         answer = self.service.get("/allocation_candidates", query)
         summaries = answer["provider_summaries"]
-        requests = answer["allocation_requests"]
-        used = {uuid for r in requests for uuid in r["allocations"]}
-        return (
-            frozenset(
-                summaries[uuid]["root_provider_uuid"]
-                for uuid in used
-                if uuid in summaries
-            ),
-            len(requests),
+        return frozenset(
+            summaries[uuid]["root_provider_uuid"]
+            for request in answer["allocation_requests"]
+            for uuid in request["allocations"]
+            if uuid in summaries
         )
 
     def _summaries(

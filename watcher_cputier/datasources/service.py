@@ -160,13 +160,17 @@ class Service:
         if response.status_code != 200:
             raise self._refused(path, response)
         try:
-            document: dict[str, Any] = response.json()
-        except ValueError as exc:
+            document = response.json()
+        except ValueError:
+            document = None
+        if not isinstance(document, dict) or not document:
             raise self._error(
                 f"GET {path}",
-                "the answer is no JSON document",
+                "the answer is no JSON document"
+                if document is None
+                else "the answer is not of the service's form",
                 "Check what listens at the service's endpoint",
-            ) from exc
+            )
         return document
 
     def _older_than(self, before: str | None) -> str | None:
@@ -184,12 +188,12 @@ class Service:
             return TIMEOUT_SECONDS
         left = self.deadline - now
         if left <= 0:
-            raise self._error(
-                f"GET {path}",
+            raise OutOfTime(
                 "the time budget for reading the cloud is used up "
                 f"({self.name} so far: {self.tally})",
-                "Raise [cputier] read_timeout_seconds, or find out what is "
-                "slow",
+                where=f"{self.name} GET {path}",
+                cure="Raise [cputier] read_timeout_seconds, or find out what "
+                "is slow",
             )
         # Each try may take as long, and a lost one is tried again.
         return min(TIMEOUT_SECONDS, max(1.0, left / (RETRIES + 1)))
@@ -286,7 +290,7 @@ class Service:
         )
 
     def _policy(self, path: str) -> str:
-        parts = path.strip("/").split("/")
+        parts = path.strip("/").removeprefix("v2.0/").split("/")
         kind = parts[0] if len(parts) < 3 else f"{parts[0]}/*/{parts[-1]}"
         if "detail" in parts:
             kind = f"{parts[0]}/detail"
@@ -318,6 +322,10 @@ class Service:
 
 class Forbidden(errors.ServiceError):
     """The service answers, and Watcher's user may not ask for this."""
+
+
+class OutOfTime(errors.ServiceError):
+    """The time budget is used up: nothing more is asked of anybody."""
 
 
 class BadRequest(errors.ServiceError):

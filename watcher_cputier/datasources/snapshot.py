@@ -43,6 +43,7 @@ from watcher_cputier.datasources import nova as nova_source
 from watcher_cputier.datasources import placement as placement_source
 
 _NOTHING: Mapping[str, Mapping[str, int]] = model.frozen_map()
+_MOVING_STATUS = ("MIGRATING", "RESIZE", "REVERT_RESIZE", "VERIFY_RESIZE")
 _OPT_OUT = "optimize"
 _PRIORITY = "cputier:priority"
 _MULTIPLIER_SPEC = "quota:cpu_shares_multiplier"
@@ -126,8 +127,13 @@ def assemble(
     :param failure_domain_key: metadata of aggregates that names what fails
         together
     """
+    # A class on hosts that the audit does not look at judges nothing.
+    roots = {c.uuid for c in cloud.computes} & scope.hosts
     present = frozenset(
-        name for p in providers.providers for name in p.inventories
+        name
+        for provider in providers.providers
+        if not roots or provider.root_uuid in roots
+        for name in provider.inventories
     )
     counting = accounting.choose(tiers, present, mode, shares_class)
     return _Assembly(
@@ -169,7 +175,16 @@ class _Assembly:
         for provider in providers.providers:
             self.trees.setdefault(provider.root_uuid, []).append(provider)
         self.in_flight = {m.uuid for m in cloud.migrations if m.in_flight}
-        self.moving = {m.server for m in cloud.migrations if m.in_flight}
+        busy = {s.uuid for s in cloud.servers if s.task_state} | {
+            s.uuid for s in cloud.servers if s.status in _MOVING_STATUS
+        }
+        # A record that nothing else bears out is left over.
+        self.moving = {
+            m.server
+            for m in cloud.migrations
+            if m.in_flight
+            and (m.uuid in providers.consumers or m.server in busy)
+        }
         self.host_of_root = {c.uuid: c.name for c in cloud.computes}
         self.zone_of_host = {c.name: c.zone for c in cloud.computes}
         self.domain_of_host = {
@@ -184,7 +199,11 @@ class _Assembly:
 
     def cluster(self) -> model.Cluster:
         """The cluster, with everything odd about it found."""
-        hosts = tuple(self._host(c) for c in self.cloud.computes)
+        names = [compute.name for compute in self.cloud.computes]
+        hosts = tuple(
+            self._host(compute, unique=names.count(compute.name) == 1)
+            for compute in self.cloud.computes
+        )
         instances = tuple(
             self._instance(server)
             for server in self.cloud.servers
@@ -226,7 +245,8 @@ class _Assembly:
 
     # Hosts
 
-    def _host(self, compute: nova_source.Compute) -> model.Host:
+    def _host(self, compute: nova_source.Compute, unique: bool) -> model.Host:
+        """A host; one whose name another claims too takes no part."""
         tree = self.trees.get(compute.uuid, [])
         if not tree:
             self._find(
@@ -255,7 +275,7 @@ class _Assembly:
             disabled_reason=compute.disabled_reason,
             zone=compute.zone,
             failure_domain=self.domain_of_host.get(compute.name, compute.zone),
-            in_scope=compute.uuid in self.scope.hosts,
+            in_scope=unique and compute.uuid in self.scope.hosts,
         )
 
     # Instances
@@ -310,10 +330,13 @@ class _Assembly:
             return asked
         if server.host not in self.read_hosts:
             # Flavors and Placement's totals agree: flavors tell.
-            if self._requested(server.flavor):
-                return asked
-            return accounting.Claim(asked.tier, 0)
-        here, elsewhere = self._placed(server)
+            requested = self._requested(server.flavor) is not None
+            return accounting.Claim(
+                asked.tier,
+                asked.units if requested else 0,
+                self._doubled(server) or asked.doubt,
+            )
+        here, _ = self._placed(server)
         if server.uuid in self.moving:
             # Its allocations are between two hosts; it stays what its
             # flavor says and is no candidate.
@@ -322,9 +345,7 @@ class _Assembly:
                 here.get(asked.tier, 0),
                 "a migration of it is in progress",
             )
-        doubt = asked.doubt
-        if elsewhere:
-            doubt = self._report_doubled(server, elsewhere)
+        doubt = self._doubled(server) or asked.doubt
         if not here:
             self._report_unshaped(server, asked)
             return accounting.Claim(asked.tier, 0, doubt)
@@ -412,9 +433,11 @@ class _Assembly:
 
     # What is odd
 
-    def _report_doubled(
-        self, server: nova_source.Server, elsewhere: list[str]
-    ) -> str:
+    def _doubled(self, server: nova_source.Server) -> str:
+        """Report what it holds on other hosts; empty if nothing is odd."""
+        _, elsewhere = self._placed(server)
+        if not elsewhere or server.uuid in self.moving:
+            return ""
         names = ", ".join(elsewhere)
         self._find(
             "doubled_allocation",
@@ -474,8 +497,8 @@ class _Assembly:
                     "duplicate_host",
                     host.name,
                     f"Two hypervisors claim the host name {host.name} "
-                    f"({other.uuid} and {host.uuid}). Delete the stale one "
-                    "from Nova and Placement.",
+                    f"({other.uuid} and {host.uuid}): neither takes part. "
+                    "Delete the stale one from Nova and Placement.",
                 )
 
     def _report_stale_providers(self, hosts: Iterable[model.Host]) -> None:

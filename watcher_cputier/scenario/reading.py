@@ -457,7 +457,7 @@ class _Loader:
             found[request] = model.Admission(
                 hosts=frozenset(record.get("hosts", ())),
                 refused=frozenset(record.get("refused", ())),
-                complete=record.get("complete", True),
+                complete=record.get("complete", False),
             )
         return model.frozen_map(found)
 

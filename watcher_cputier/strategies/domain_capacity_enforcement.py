@@ -247,7 +247,7 @@ def _plan(
             cluster,
             (
                 (move.instance.flavor, cluster.host_by_name[move.target])
-                for move in (*found.migrations, *found.deferred)
+                for move in found.migrations
             ),
         )
         if asked is cluster:

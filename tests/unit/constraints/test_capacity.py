@@ -383,7 +383,10 @@ def test_a_migration_claims_what_the_flavor_asks_for(
     [
         (None, None),
         (model.Admission(hosts=frozenset({"b"})), None),
-        (model.Admission(hosts=frozenset({"c"})), "offered"),
+        (
+            model.Admission(hosts=frozenset({"c"}), complete=True),
+            "offered",
+        ),
         (model.Admission(complete=False), None),
         (
             model.Admission(refused=frozenset({"b"}), complete=False),

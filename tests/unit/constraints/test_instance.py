@@ -78,6 +78,7 @@ def test_every_rule_bears_the_name_that_it_gives() -> None:
         "in_order",
         "portable",
         "releasable",
+        "source_in_service",
     }
 
 
