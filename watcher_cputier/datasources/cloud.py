@@ -191,11 +191,14 @@ class Reader:
         refresh: Callable[[], None] | None,
         details: Callable[[model.Cluster], Iterable[str]] | None,
     ) -> model.Cluster:
-        # Watcher may build its model for this: not our reading.
-        scoped = scope()
         deadline = time.monotonic() + catalogue.read_timeout_seconds
         self._set_deadline(deadline)
         self.check_access()
+        # Watcher may build its model for this: not our reading.
+        started = time.monotonic()
+        scoped = scope()
+        deadline += time.monotonic() - started
+        self._set_deadline(deadline)
         cloud = self.nova.get_cloud()
         if refresh is not None and snapshot.strangers(scoped, cloud):
             started = time.monotonic()
