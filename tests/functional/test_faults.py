@@ -180,7 +180,6 @@ def test_each_request_that_fails_for_good_is_named(
         pytest.param({"status": 401}, "401", id="credentials"),
         pytest.param({"status": 403}, "permission", id="forbidden"),
         pytest.param({"status": 200, "body": "[]"}, "", id="another-json"),
-        pytest.param({"status": 200, "body": "{}"}, "", id="empty-json"),
     ],
 )
 def test_one_clear_error_whatever_is_wrong_with_an_answer(

@@ -163,7 +163,7 @@ class Service:
             document = response.json()
         except ValueError:
             document = None
-        if not isinstance(document, dict) or not document:
+        if not isinstance(document, dict):
             raise self._error(
                 f"GET {path}",
                 "the answer is no JSON document"
