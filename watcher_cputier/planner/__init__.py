@@ -53,95 +53,12 @@ from watcher_cputier import model
 from watcher_cputier import parameters
 from watcher_cputier import weigher
 from watcher_cputier.constraints import capacity
+from watcher_cputier.planner import values
 
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Migration:
-    """One live migration of a plan.
-
-    :param units: units of the tier that the source is rid of
-    :param relief: how many of them were excess there
-    :param drained: why the source is drained; empty if it is not
-    :param weight: the weigher's score of the target, with its terms
-    """
-
-    instance: model.Instance
-    source: str
-    target: str
-    tier: str
-    units: int
-    relief: int
-    excess: diagnosing.Excess
-    weight: weigher.Weight
-    drained: str = ""
-
-    @property
-    def reason(self) -> str:
-        """Why it moves, in one sentence without a full stop."""
-        if self.drained:
-            return f"{self.source} is drained ({self.drained})"
-        return (
-            f"{self.source} holds {self.excess.held} {self.tier} units of "
-            f"at most {self.excess.quota}"
-        )
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """Why one instance does not move.
-
-    :param rejection: of the instance itself; None if it may move
-    :param targets: {host: why it cannot take the instance}, if it may
-    """
-
-    instance: model.Instance
-    rejection: constraints.Rejection | None
-    targets: Mapping[str, constraints.Rejection]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Unresolved:
-    """An excess that no feasible migration removes.
-
-    :param units: units left over quota
-    :param instances: the fewest instances that would have to leave
-    :param refusals: why each instance of the tier there stays
-    """
-
-    host: str
-    tier: str
-    units: int
-    instances: int
-    refusals: tuple[Refusal, ...]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What an audit proposes.
-
-    :param migrations: in the order in which they are emitted
-    :param deferred: further migrations that ``max_migrations`` cut off
-    :param lower_bound: no plan removes as much excess with fewer
-    :param excess_before: {(host, tier): units over quota}
-    :param excess_after: the same after the migrations, deferred ones left
-        out
-    """
-
-    migrations: tuple[Migration, ...] = ()
-    deferred: tuple[Migration, ...] = ()
-    unresolved: tuple[Unresolved, ...] = ()
-    lower_bound: int = 0
-    excess_before: Mapping[tuple[str, str], int] = dataclasses.field(
-        default_factory=model.frozen_map
-    )
-    excess_after: Mapping[tuple[str, str], int] = dataclasses.field(
-        default_factory=model.frozen_map
-    )
-
-    @property
-    def optimal(self) -> bool:
-        """Whether it is proven that no plan does with fewer migrations."""
-        return len(self.migrations) == self.lower_bound
+Migration = values.Migration
+Plan = values.Plan
+Refusal = values.Refusal
+Unresolved = values.Unresolved
 
 
 class Ledger:
