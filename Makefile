@@ -43,7 +43,7 @@ OLDEST_STAMP := $(VENV_OLDEST)/.stamp-run
 PYTEST := -m pytest $(PYTEST_ARGS)
 # The quick ones first, in a process of their own: what Watcher's modules load
 # (eventlet) and what the functional tests load do not go together.
-QUICK := tests/unit tests/property tests/scenarios
+QUICK := tests/unit tests/property tests/scenarios tests/simulation
 
 define create_venv
 @command -v $(PYTHON) >/dev/null 2>&1 || { \

@@ -22,10 +22,11 @@ import sys
 from benchmarks import assembly
 from benchmarks import collector
 from benchmarks import measure
+from benchmarks import planner
 from benchmarks import report
 from benchmarks import snapshot
 
-NAMES = ("snapshot", "collector", "assembly")
+NAMES = ("snapshot", "collector", "assembly", "planner")
 SIZES = (100, 300, 1000)
 _PACKAGES = (
     "watcher-cputier",
@@ -47,8 +48,10 @@ def main() -> int:
             snapshot.run(out, options.sizes, options.rounds)
         elif name == "collector":
             collector.run(out, options.cloud_hosts, options.rounds)
-        else:
+        elif name == "assembly":
             assembly.run(out, options.hosts, options.per_host, options.sizes)
+        else:
+            planner.run(out, options.plan_sizes)
     if options.output:
         out.write(options.output, machine)
     return 1 if out.wrong else 0
@@ -95,6 +98,19 @@ def _parse() -> argparse.Namespace:
         type=_positive,
         default=assembly.PER_HOST,
         help="instances on each of them",
+    )
+    parser.add_argument(
+        "--plan-sizes",
+        type=_sizes,
+        default=planner.FULL,
+        help="hosts of the clouds that the planners compete on",
+    )
+    parser.add_argument(
+        "--quick",
+        dest="plan_sizes",
+        action="store_const",
+        const=planner.QUICK,
+        help="let the planners compete on small clouds only, a minute or two",
     )
     parser.add_argument(
         "--output",

@@ -430,7 +430,7 @@ def proposal(
     return constraints.Proposal(
         cluster=cloud,
         diagnosis=verdict,
-        occupancy=planner.Ledger(cloud),
+        occupancy=planner.Books(cloud),
         instance=cloud.instance_by_uuid[name],
         target=cloud.host_by_name[target],
     )

@@ -17,12 +17,19 @@ start, end and fail in any order. An instance in flight holds its request on
 both sides. Everything that a law forbids is returned as text; no code of the
 planner or of its constraints is used here.
 
+:func:`judge` replays a whole plan in its serial order, one migration after
+the other, and holds what the plan says of itself against it (L1, L2, L3, L5,
+L6). Plans with chains, exchanges and parking moves are what it is made for:
+a migration is judged by where things are when it starts. It is linear in the
+instances and migrations, for clouds of 10,000 hosts as well.
+
 Only for clouds in which one provider of a host has each class, so that there
 is but one way to serve a request.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 import math
+from typing import Any
 
 from watcher_cputier import model
 
@@ -63,11 +70,28 @@ class Replay:
         self.drained = frozenset(drained)
         self.used: dict[tuple[str, str], int] = {}
         self.held = dict(cloud.held)
+        self.hosts = {host.name: host for host in cloud.hosts}
+        self.at = {i.uuid: i.host for i in cloud.instances}
         self.home = {i.uuid: {i.host} for i in cloud.instances}
         for host in cloud.hosts:
             for provider in host.providers:
                 for name, units in provider.allocated.items():
                     self.used[provider.uuid, name] = units
+        self._tiers = {tier.name: tier for tier in cloud.tiers}
+        self._quotas: dict[tuple[str, str], int] = {}
+        self._groups_of: dict[str, list[model.ServerGroup]] = {}
+        for group in cloud.server_groups:
+            for uuid in group.members:
+                self._groups_of.setdefault(uuid, []).append(group)
+
+    def quota(self, host: model.Host, tier: model.Tier) -> int:
+        """Section 8, in whole units; computed once."""
+        key = (host.name, tier.name)
+        if key not in self._quotas:
+            self._quotas[key] = quota(
+                self.cloud, host, tier, self.policies, self.drained
+            )
+        return self._quotas[key]
 
     def excess(self) -> dict[tuple[str, str], int]:
         """Units over quota per host in scope and tier, zeros included."""
@@ -75,7 +99,7 @@ class Replay:
             (host.name, tier.name): max(
                 0,
                 self.held.get((host.name, tier.name), 0)
-                - quota(self.cloud, host, tier, self.policies, self.drained),
+                - self.quota(host, tier),
             )
             for host in self.cloud.hosts
             for tier in self.cloud.tiers
@@ -85,20 +109,29 @@ class Replay:
     def start(self, instance: model.Instance, target: str) -> list[str]:
         """Begin a migration; what the laws have against it."""
         wrong = self.objections(instance, target)
-        self._take(instance, self.cloud.host_by_name[target], +1)
-        self.home[instance.uuid].add(target)
+        self._arrive(instance, target)
         return wrong
 
+    def move(self, instance: model.Instance, target: str) -> None:
+        """Begin and end a migration that nobody asks about."""
+        self._arrive(instance, target)
+        self.finish(instance, target)
+
+    def _arrive(self, instance: model.Instance, target: str) -> None:
+        self._take(instance, self.hosts[target], +1)
+        self.home[instance.uuid].add(target)
+
     def finish(self, instance: model.Instance, target: str) -> None:
-        """The source lets go."""
-        self._leave(instance, instance.host)
+        """The source lets go; from now on the instance is elsewhere."""
+        self._leave(instance, self.at[instance.uuid])
+        self.at[instance.uuid] = target
 
     def fail(self, instance: model.Instance, target: str) -> None:
         """The target lets go; the instance stays where it was."""
         self._leave(instance, target)
 
     def _leave(self, instance: model.Instance, name: str) -> None:
-        self._take(instance, self.cloud.host_by_name[name], -1)
+        self._take(instance, self.hosts[name], -1)
         self.home[instance.uuid].remove(name)
 
     def _take(
@@ -116,7 +149,7 @@ class Replay:
 
     def objections(self, instance: model.Instance, target: str) -> list[str]:
         """Every rule that forbids a migration to begin now."""
-        host = self.cloud.host_by_name[target]
+        host = self.hosts[target]
         return [
             f"{instance.name} to {target}: {text}"
             for text in (
@@ -134,6 +167,18 @@ class Replay:
             yield "not active or opted out"
         if instance.excluded or not instance.known or instance.in_doubt:
             yield "excluded, unknown or in doubt"
+        source = self.hosts.get(self.at[instance.uuid])
+        if source is None:
+            return
+        if not source.up:
+            yield "nothing leaves a host that is down"
+        for provider in source.providers:
+            held = instance.allocations.get(provider.uuid, {})
+            for name, units in held.items():
+                if name in provider.inventories and not _in_units(
+                    provider.inventories[name], units
+                ):
+                    yield f"its source cannot hand over its {name}"
 
     def _admits(
         self, instance: model.Instance, host: model.Host
@@ -171,22 +216,16 @@ class Replay:
                 )
                 if self.used.get((where[0].uuid, name), 0) + units > room:
                     yield f"{name} beyond its capacity"
-                if not found.min_unit <= units <= found.max_unit:
-                    yield f"{name} beyond its unit limits"
-                if units % found.step_size:
-                    yield f"{name} out of step"
-        for tier in self.cloud.tiers:
-            if tier.name != instance.tier:
-                continue
-            limit = quota(self.cloud, host, tier, self.policies, self.drained)
+                if not _in_units(found, units):
+                    yield f"{name} beyond its unit limits or out of step"
+        if instance.tier is not None:
+            tier = self._tiers[instance.tier]
             held = self.held.get((host.name, tier.name), 0)
-            if held + instance.units > limit:
+            if held + instance.units > self.quota(host, tier):
                 yield f"{tier.name} beyond its quota"
 
     def _groups(self, instance: model.Instance, target: str) -> Iterable[str]:
-        for group in self.cloud.server_groups:
-            if instance.uuid not in group.members:
-                continue
+        for group in self._groups_of.get(instance.uuid, ()):
             homes = [
                 name
                 for uuid in group.members - {instance.uuid}
@@ -197,3 +236,123 @@ class Replay:
                     yield "anti-affinity"
             elif group.policy == "affinity" and set(homes) - {target}:
                 yield "affinity"
+
+
+def _in_units(found: model.Inventory, units: int) -> bool:
+    """Placement's unit rules, where they are known."""
+    if found.total is None:
+        return True
+    return (
+        found.min_unit <= units <= found.max_unit
+        and units % found.step_size == 0
+    )
+
+
+def residual(
+    cloud: model.Cluster, excess: Mapping[tuple[str, str], int]
+) -> tuple[int, ...]:
+    """Units over quota of each tier, the highest tier first."""
+    return tuple(
+        sum(units for (_, name), units in excess.items() if name == tier.name)
+        for tier in sorted(cloud.tiers, key=lambda t: (t.rank, t.name))
+    )
+
+
+def judge(
+    cloud: model.Cluster,
+    plan: Any,
+    policies: dict[str, int] | None = None,
+    drained: Iterable[str] = (),
+    *,
+    max_migrations: int = 0,
+) -> list[str]:
+    """All that the laws have against a plan; empty if it keeps them.
+
+    :param plan: anything with the fields of a plan
+    :param max_migrations: the audit's cap; 0 is none
+    """
+    books = Replay(cloud, policies or {}, drained)
+    before = books.excess()
+    wrong = list(_serially(books, plan.migrations))
+    after = books.excess()
+    wrong += [
+        f"{host} is {units} units over its quota of {tier}, "
+        f"{before[host, tier]} before"
+        for (host, tier), units in after.items()
+        if units > before[host, tier]
+    ]
+    wrong += _account("excess before", plan.excess_before, before)
+    wrong += _account("excess after", plan.excess_after, after)
+    wrong += _relief(plan.migrations, before, after)
+    wrong += _certificate(plan, sum(after.values()))
+    if max_migrations and len(plan.migrations) > max_migrations:
+        wrong.append(
+            f"{len(plan.migrations)} migrations, {max_migrations} are allowed"
+        )
+    return wrong
+
+
+def _serially(books: Replay, migrations: Iterable[Any]) -> Iterable[str]:
+    """L2 in the serial order; L3: nothing moves twice but what is parked."""
+    parked: dict[str, str] = {}
+    moved: set[str] = set()
+    for move in migrations:
+        uuid, name = move.instance.uuid, move.instance.name
+        if uuid not in books.at:
+            yield f"{name} is not there"
+            continue
+        if books.at[uuid] != move.source:
+            yield f"{name} is on {books.at[uuid]}, not on {move.source}"
+        if uuid in moved and uuid not in parked:
+            yield f"{name} moves twice and was not parked"
+        parked.pop(uuid, None)
+        moved.add(uuid)
+        yield from books.start(move.instance, move.target)
+        books.finish(move.instance, move.target)
+        if getattr(move, "parking", False):
+            parked[uuid] = name
+    for name in parked.values():
+        yield f"{name} is parked for good"
+
+
+def _account(
+    what: str,
+    told: Mapping[tuple[str, str], int],
+    counted: Mapping[tuple[str, str], int],
+) -> Iterable[str]:
+    for key in sorted({*told, *counted}):
+        if told.get(key, 0) != counted.get(key, 0):
+            yield (
+                f"{what} of {key}: {told.get(key, 0)} told, "
+                f"{counted.get(key, 0)} counted"
+            )
+
+
+def _relief(
+    migrations: Iterable[Any],
+    before: Mapping[tuple[str, str], int],
+    after: Mapping[tuple[str, str], int],
+) -> Iterable[str]:
+    """What the migrations claim to relieve is what goes away."""
+    claimed: dict[tuple[str, str], int] = {}
+    for move in migrations:
+        key = (move.source, move.tier)
+        claimed[key] = claimed.get(key, 0) + move.relief
+        if not 0 <= move.relief <= move.units:
+            yield f"{move.instance.name}: relief {move.relief}"
+    for key in before:
+        gone = before[key] - after[key]
+        if claimed.get(key, 0) != gone:
+            yield f"relief of {key}: {claimed.get(key, 0)} told, {gone} gone"
+
+
+def _certificate(plan: Any, left: int) -> Iterable[str]:
+    """L5, as far as a plan alone can show it."""
+    if len(plan.migrations) < plan.lower_bound:
+        yield (
+            f"{len(plan.migrations)} migrations are fewer than the bound, "
+            f"{plan.lower_bound}"
+        )
+    bound = getattr(plan, "residual_bound", None)
+    if bound is not None and left < bound:
+        yield f"{left} units are left, fewer than the bound, {bound}"

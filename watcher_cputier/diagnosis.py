@@ -112,12 +112,14 @@ def diagnose(
     """Find every host over quota and everything that hides one.
 
     :raises ParameterError: if a parameter names an unknown tier or host
-    :raises SnapshotError: if there is no host in scope, or if a tier has
-        neither an inventory on any host nor a policy quota
+    :raises SnapshotError: if there is no host in scope, if a tier has
+        neither an inventory on any host nor a policy quota, or if no host in
+        scope has a known quota of any tier
     """
     params.check_names(cluster)
     scoped = [host for host in cluster.hosts if host.in_scope]
     if not scoped:
+        _check_cells(cluster)
         raise errors.SnapshotError(
             "no compute host is in the scope of the audit",
             where="compute model",
@@ -134,6 +136,7 @@ def diagnose(
         for host in scoped
         for account in cluster.accounts
     }
+    _check_judged(cluster, scoped, quotas)
     excesses = [
         Excess(host=host, tier=tier, held=held, quota=quota.units)
         for (host, tier), quota in quotas.items()
@@ -227,6 +230,51 @@ def _check_tiers(
             "parameter quotas for the tier, or take the tier out of "
             "[cputier] tiers",
         )
+
+
+def _check_cells(cluster: model.Cluster) -> None:
+    """Say so where no host is left because Nova's cells are down."""
+    down = sorted(
+        finding.subject
+        for finding in cluster.findings
+        if finding.kind == "cell_unreachable"
+    )
+    if down:
+        raise errors.SnapshotError(
+            "no host in scope can be judged, Nova's cells do not answer: "
+            f"{_some(down)}",
+            where="Nova",
+            cure="Bring the cells' databases and message queues back",
+        )
+
+
+def _check_judged(
+    cluster: model.Cluster,
+    hosts: Iterable[model.Host],
+    quotas: Mapping[tuple[str, str], Quota],
+) -> None:
+    """Refuse to call a cloud fine of which nothing is known."""
+    if any(quota.units is not None for quota in quotas.values()):
+        return
+    hosts = list(hosts)
+    lost = [host.name for host in hosts if not host.providers]
+    why = (
+        f"these have no resource provider in Placement: {_some(lost)}"
+        if lost
+        else "none has an inventory of a tier's class or a policy quota"
+    )
+    raise errors.SnapshotError(
+        f"none of the {len(hosts)} hosts in scope can be judged, {why}",
+        where="Placement",
+        cure="Check that their nova-compute services run and report the "
+        "tiers' classes (provider.yaml), or set the audit parameter quotas",
+    )
+
+
+def _some(names: list[str], limit: int = 5) -> str:
+    """The first few names, and how many more there are."""
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
 def _quota(

@@ -31,12 +31,15 @@ rule, which from then on sees frozen values only::
 
         return not_too_hot
 
-A rule or ranker that raises ends the audit with an error that names it: a
-check that the operator asked for is never skipped.
+A rule or ranker that raises, or returns what is neither a Rejection nor None
+(a rule) or no finite number (a ranker), ends the audit with an error that
+names it: a check that the operator asked for is never skipped.
 """
 
 from collections.abc import Callable, Mapping
 import functools
+import math
+import numbers
 from typing import Any
 
 from oslo_config import cfg
@@ -91,7 +94,19 @@ def _load(
             raise errors.ConfigurationError(
                 f"{name} could not be loaded: {exc!r}", where=option
             ) from exc
-        found[name] = _guarded(name, manager.driver)
+        if not callable(manager.driver):
+            raise errors.ConfigurationError(
+                f"the factory of {name} returns {manager.driver!r}, which "
+                "cannot be called",
+                where=option,
+                cure="Mend the plugin, or switch it off",
+            )
+        found[name] = _guarded(
+            name,
+            option,
+            manager.driver,
+            _odd_verdict if namespace == CONSTRAINTS else _odd_rank,
+        )
     return model.frozen_map(found)
 
 
@@ -99,21 +114,47 @@ def _raise(_manager: Any, _entry_point: Any, exc: BaseException) -> None:
     raise exc
 
 
+def _odd_verdict(found: Any) -> str:
+    """What is wrong with what a rule returns; empty if nothing."""
+    if found is None or isinstance(found, constraints.Rejection):
+        return ""
+    return "which is neither a Rejection nor None"
+
+
+def _odd_rank(found: Any) -> str:
+    """What is wrong with what a ranker returns; empty if nothing."""
+    if isinstance(found, numbers.Real) and math.isfinite(found):
+        return ""
+    return "which is no finite number"
+
+
 def _guarded(
-    name: str, function: Callable[[constraints.Proposal], Any]
+    name: str,
+    option: str,
+    function: Callable[[constraints.Proposal], Any],
+    odd: Callable[[Any], str],
 ) -> Callable[[constraints.Proposal], Any]:
-    """The same function; what it raises names it."""
+    """The same function; what it raises, or is odd about it, names it."""
 
     @functools.wraps(function)
     def call(move: constraints.Proposal) -> Any:
         try:
-            return function(move)
+            found = function(move)
         except Exception as exc:
-            raise errors.ConfigurationError(
-                f"{name} failed on {move.instance.name} and "
-                f"{move.target.name}: {exc!r}",
-                where=f"[{tiers_conf.GROUP}] extension",
-                cure="Mend the plugin, or switch it off",
-            ) from exc
+            raise _error(move, f"failed: {exc!r}") from exc
+        wrong = odd(found)
+        if wrong:
+            raise _error(move, f"returns {found!r}, {wrong}")
+        return found
+
+    def _error(
+        move: constraints.Proposal, what: str
+    ) -> errors.ConfigurationError:
+        return errors.ConfigurationError(
+            f"{name}, asked about {move.instance.name} and "
+            f"{move.target.name}, {what}",
+            where=option,
+            cure="Mend the plugin, or switch it off",
+        )
 
     return call

@@ -28,12 +28,12 @@ A provider tree of one host, as the fixture of the tests draws it::
       ~~~ shared-storage (DISK_GB 10000; trait MISC_SHARES_VIA_AGGREGATE)
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import dataclasses
 import functools
 import re
 import types
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -49,10 +49,16 @@ SHARING_TRAIT = "MISC_SHARES_VIA_AGGREGATE"
 _GROUPED_SPEC = re.compile(r"^(resources|trait)([a-zA-Z0-9_-]{0,64}):(.+)$")
 
 
+# One for all: a large cloud has millions of mappings with nothing in them.
+_NOTHING: Mapping[Any, Any] = types.MappingProxyType({})
+
+
 def frozen_map(items: Mapping[_K, _V] | None = None) -> Mapping[_K, _V]:
     """A read-only copy of a mapping, its keys in sorted order."""
+    if not items:
+        return _NOTHING
     return types.MappingProxyType(
-        dict(sorted((items or {}).items(), key=lambda item: str(item[0])))
+        dict(sorted(items.items(), key=lambda item: str(item[0])))
     )
 
 
@@ -162,6 +168,8 @@ class Host:
     :param failure_domain: what it fails together with: the rack that an
         aggregate names, else its zone
     :param in_scope: whether the audit may take from and give to it
+    :param hypervisor_type: as Nova names it; empty where it is unknown
+    :param hypervisor_version: as Nova compares it; None where it is unknown
     """
 
     uuid: str
@@ -175,6 +183,8 @@ class Host:
     zone: str = ""
     failure_domain: str = ""
     in_scope: bool = True
+    hypervisor_type: str = ""
+    hypervisor_version: int | None = None
 
     @property
     def root(self) -> Provider | None:
@@ -294,6 +304,14 @@ class Flavor:
             extra_specs=frozen_map(extra_specs),
         )
 
+    def requiring(self, traits: Iterable[str]) -> "Flavor":
+        """The same with traits that the unnumbered group requires too."""
+        first, *rest = self.groups or (RequestGroup(),)
+        first = dataclasses.replace(
+            first, required_traits=first.required_traits.union(traits)
+        )
+        return dataclasses.replace(self, groups=(first, *rest))
+
     @functools.cached_property
     def resources(self) -> Mapping[str, int]:
         """Requested units per class, summed over all groups."""
@@ -348,9 +366,15 @@ class Instance:
     :param excluded: whether the audit's scope excludes it
     :param opted_out: whether its metadata says ``optimize=false``
     :param pinned_zone: availability zone that it was created for, if any
-    :param image_properties: of its image, where Nova tells them
+    :param image_properties: of its image, where they are known; the traits
+        that the image requires are among those of its flavor's groups
+    :param different_host: uuids of instances that its scheduler hint keeps
+        it apart from
+    :param same_host: uuids of instances whose hosts its scheduler hint
+        keeps it to
     :param tied: what ties it to its host besides flavor and image, such as
-        a port on a device; empty if nothing is known to
+        a port on a device or a server group that is not shown; empty if
+        nothing is known to
     :param in_doubt: why its allocations cannot be trusted; empty if they can
     """
 
@@ -375,6 +399,8 @@ class Instance:
     image_properties: Mapping[str, str] = dataclasses.field(
         default_factory=frozen_map
     )
+    different_host: frozenset[str] = frozenset()
+    same_host: frozenset[str] = frozenset()
     tied: str = ""
     in_doubt: str = ""
 

@@ -120,6 +120,27 @@ PARAMETERS: tuple[Parameter, ...] = (
         "most valuable come first; the rest is listed as deferred.",
     ),
     Parameter(
+        name="parallel_total",
+        default=2,
+        schema={"type": "integer", "minimum": 1, "maximum": 1000},
+        help="The most migrations of a plan that run at the same time; 1 "
+        "runs them one by one. Watcher's applier runs at most "
+        "`[watcher_workflow_engines.taskflow] max_workers` of them.",
+    ),
+    Parameter(
+        name="parallel_per_source",
+        default=1,
+        schema={"type": "integer", "minimum": 1, "maximum": 1000},
+        help="The most migrations that leave a host at the same time. Nova "
+        "queues what exceeds its own `max_concurrent_live_migrations`.",
+    ),
+    Parameter(
+        name="parallel_per_target",
+        default=1,
+        schema={"type": "integer", "minimum": 1, "maximum": 1000},
+        help="The most migrations that come to a host at the same time.",
+    ),
+    Parameter(
         name="weigher_multiplier",
         default=1.0,
         schema={"type": "number", "minimum": 0, "maximum": 1_000_000},
@@ -152,9 +173,13 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter(
         name="planner",
-        default="weight",
-        schema={"type": "string", "enum": ["weight"]},
-        help="The Watcher planner that orders the action plan.",
+        default="cputier",
+        schema={"type": "string", "enum": ["cputier", "weight"]},
+        help="The Watcher planner that orders the action plan: `cputier` "
+        "lets each migration wait for those alone whose room or slot it "
+        "takes, and each checks once more that it still makes sense; "
+        "`weight` is Watcher's own and runs plain migrations two by two, "
+        "whatever the limits above say.",
     ),
     Parameter(
         name="refresh_model",
@@ -225,6 +250,9 @@ class Parameters:
     drain_hosts: frozenset[str]
     drain_disabled: bool
     max_migrations: int
+    parallel_total: int
+    parallel_per_source: int
+    parallel_per_target: int
     weigher_multiplier: float
     weigher_resource_classes: str | tuple[str, ...]
     weigher_traits: str | tuple[str, ...]

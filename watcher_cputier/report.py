@@ -24,6 +24,7 @@ from watcher_cputier import constraints
 from watcher_cputier import diagnosis as diagnosing
 from watcher_cputier import model
 from watcher_cputier import planner
+from watcher_cputier import schedule as scheduling
 
 STATUS_MESSAGE_LENGTH = 255
 
@@ -113,6 +114,22 @@ def summary(
     return text
 
 
+def timing(schedule: scheduling.Schedule) -> str:
+    """How long the migrations are expected to take, in one sentence."""
+    taken = schedule.makespan_seconds
+    bound = schedule.makespan_bound_seconds
+    text = f"The migrations are expected to take {taken:.0f} s"
+    if taken > bound:
+        text += f", {bound:.0f} s at the very least"
+    waiting = sum(1 for step in schedule.steps if step.needs)
+    if waiting:
+        text += (
+            f"; {waiting} of {len(schedule.steps)} wait for room that others "
+            f"make, in chains of up to {schedule.depth}"
+        )
+    return text
+
+
 def host_rows(
     cluster: model.Cluster, diagnosis: diagnosing.Diagnosis
 ) -> list[list[str]]:
@@ -180,12 +197,15 @@ def plan_document(
     plan: planner.Plan,
     *,
     indicators: Mapping[str, float] | None = None,
+    reading: Mapping[str, Mapping[str, float]] | None = None,
 ) -> dict[str, Any]:
     """A plan as data for other programs; doc/source/cli.rst describes it.
 
     Members may be added without a new version.
 
     :param indicators: the efficacy indicators, by name
+    :param reading: what reading the cloud took, {service: {what: how much}};
+        None for a plan on a scenario
     """
     return {
         "watcher_cputier_plan": PLAN_VERSION,
@@ -216,7 +236,42 @@ def plan_document(
             {"kind": one.kind, "subject": one.subject, "text": one.text}
             for one in (*cluster.findings, *diagnosis.findings)
         ],
+        **_reading(reading),
     }
+
+
+FAILURE_VERSION = 1
+
+
+def failure_document(
+    error: Exception,
+    *,
+    reading: Mapping[str, Mapping[str, float]] | None = None,
+) -> dict[str, Any]:
+    """An audit that has no plan, as data; doc/source/scenario.rst has it.
+
+    :param reading: what reading the cloud took until then
+    """
+    return {
+        "watcher_cputier_failure": FAILURE_VERSION,
+        "error": {
+            "kind": type(error).__name__,
+            "text": str(error) or repr(error),
+            "what": getattr(error, "what", str(error) or repr(error)),
+            "where": getattr(error, "where", ""),
+            "cure": getattr(error, "cure", ""),
+        },
+        **_reading(reading),
+    }
+
+
+def _reading(
+    told: Mapping[str, Mapping[str, float]] | None,
+) -> dict[str, Any]:
+    """The cost of reading, where there was any reading."""
+    if told is None:
+        return {}
+    return {"reading": {name: dict(told[name]) for name in sorted(told)}}
 
 
 def _host(

@@ -620,6 +620,22 @@ class EmbeddedCloud(fixtures.Fixture):
         """
         self.control.call("set_ports", ports=ports)
 
+    def set_image(
+        self,
+        properties: dict[str, str] | None,
+        nova_sees: dict[str, str] | None = None,
+    ) -> None:
+        """Give the one image properties until ``load``; None: no Glance.
+
+        :param nova_sees: what Nova is told of the image, where it is not
+            the same
+        """
+        self.control.call(
+            "set_image",
+            properties=properties,
+            nova_sees=(properties or {}) if nova_sees is None else nova_sees,
+        )
+
     # Watching and disturbing.
 
     def mark(self) -> float:

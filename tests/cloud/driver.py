@@ -102,6 +102,9 @@ class EmbeddedDriver(fake.FakeDriver):  # type: ignore[misc]
         resources = super().get_available_resource(nodename)
         if resources:
             resources["uuid"] = cloud_spec.node_uuid(nodename)
+            spec = self.hypervisor.spec
+            resources["hypervisor_type"] = spec.hypervisor_type
+            resources["hypervisor_version"] = spec.hypervisor_version
         return typing.cast("dict[str, typing.Any]", resources)
 
     def get_nodenames_by_uuid(self, refresh: bool = False) -> dict[str, str]:

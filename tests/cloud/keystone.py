@@ -435,7 +435,13 @@ class IdentityApplication:
 
 
 class ImageApplication:
-    """The one image there is, for clients that show its name."""
+    """The one image there is, for clients that show it.
+
+    :ivar properties: what somebody has given it besides what every image has
+    """
+
+    def __init__(self) -> None:
+        self.properties: dict[str, str] = {}
 
     def __call__(
         self, environ: control.Environ, start_response: control.StartResponse
@@ -452,6 +458,7 @@ class ImageApplication:
             "min_ram": 0,
             "size": 1,
             "tags": [],
+            **self.properties,
         }
         status, answer = "200 OK", typing.cast(typing.Any, image)
         if path == "/v2/images":
@@ -517,14 +524,27 @@ class NetworkApplication:
         else:
             query = urllib.parse.parse_qs(environ.get("QUERY_STRING", ""))
             fields = query.get("fields")
+            found = [
+                port
+                for port in self._ports
+                if port["device_id"]
+                in query.get("device_id", [port["device_id"]])
+            ]
+            marker = query.get("marker", [None])[0]
+            if marker is not None:
+                ids = [port["id"] for port in found]
+                found = found[ids.index(marker) + 1 :]
+            limit = int(query.get("limit", [len(found)])[0])
             answer = {
                 "ports": [
                     {k: v for k, v in port.items() if k in (fields or port)}
-                    for port in self._ports
-                    if port["device_id"]
-                    in query.get("device_id", [port["device_id"]])
+                    for port in found[:limit]
                 ]
             }
+            if len(found) > limit:
+                # Its host is of no use behind a proxy, as in real clouds.
+                href = "http://neutron.internal/v2.0/ports"
+                answer["ports_links"] = [{"rel": "next", "href": href}]
         body = json.dumps(answer).encode()
         start_response(
             status,

@@ -231,6 +231,14 @@ class NovaServices(integrated_helpers.ProviderUsageBaseTestCase):  # type: ignor
         conf.set_override(name, value, group=group)
         self._renew_scheduler()
 
+    def set_image_properties(self, properties: dict[str, str]) -> None:
+        """What Nova sees of the one image, besides what it is made with."""
+        made_with = nova_fixtures.GlanceFixture.image1["properties"]
+        self.glance.images[keystone.IMAGE_ID]["properties"] = {
+            **made_with,
+            **properties,
+        }
+
     def _restore_options(self) -> None:
         for key, (conf, value) in self._original_options.items():
             _service, group, name = key
@@ -442,8 +450,22 @@ def main() -> None:
 
     network = keystone.NetworkApplication(identity, ports["network"])
 
+    image = keystone.ImageApplication()
+
+    def set_image(
+        properties: dict[str, str] | None, nova_sees: dict[str, str]
+    ) -> None:
+        """What Glance says of the image, None for no Glance, and Nova."""
+        services.set_image_properties(nova_sees)
+        image.properties = dict(properties or {})
+        if properties is None:
+            identity.remove_endpoint("image")
+        else:
+            identity.set_endpoint("image", ports["image"])
+
     def reset() -> None:
         network.set_ports(None)
+        set_image({}, {})
         services.reset()
 
     applications: dict[str, control.Application] = {
@@ -454,7 +476,7 @@ def main() -> None:
         "placement": keystone.Authenticator(
             services.placement_application(), identity, ("",)
         ),
-        "image": keystone.ImageApplication(),
+        "image": image,
         "network": keystone.Authenticator(network, identity, ("",)),
     }
     for service, application in applications.items():
@@ -464,6 +486,7 @@ def main() -> None:
     operations = ledger.operations() | {
         "set_endpoint": identity.set_endpoint,
         "set_ports": network.set_ports,
+        "set_image": set_image,
         "set_option": services.set_option,
         "reset": reset,
         "hosts": services.hosts,

@@ -132,7 +132,7 @@ class Population:
         booted: list[cloud_spec.InstanceSpec] = []
         kinds: dict[str, list[cloud_spec.InstanceSpec]] = {}
         for instance in spec.instances:
-            if instance.group is not None or instance.host is None:
+            if instance.group or instance.hints or instance.host is None:
                 booted.append(instance)
             else:
                 kinds.setdefault(_kind(spec, instance), []).append(instance)
@@ -227,6 +227,8 @@ class Population:
         body: dict[str, typing.Any] = {"server": server}
         if instance.group is not None:
             body["os:scheduler_hints"] = {"group": self._group(instance.group)}
+        if instance.hints:
+            body.setdefault("os:scheduler_hints", {}).update(instance.hints)
         try:
             self._compute(project=instance.project).post("/servers", json=body)
         except exceptions.HttpError as error:

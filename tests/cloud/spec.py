@@ -96,6 +96,8 @@ class HostSpec:
     """A compute host: one service, one node, one root provider.
 
     ``disk_gb=0``: it has no disk of its own, as with shared storage.
+    ``hypervisor_type``, ``hypervisor_version``: what Nova compares before a
+    live migration.
     ``identified_by``: how its ``provider.yaml`` names the provider, by its
     ``uuid`` or as ``$COMPUTE_NODE``.
     """
@@ -113,6 +115,8 @@ class HostSpec:
     availability_zone: str | None = None
     aggregates: tuple[str, ...] = ()
     disabled: bool = False
+    hypervisor_type: str = "fake"
+    hypervisor_version: int = 1000
     identified_by: str = "uuid"
 
     @property
@@ -166,6 +170,7 @@ class InstanceSpec:
     group: str | None = None
     project: str | None = None
     availability_zone: str | None = None
+    hints: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -129,6 +129,10 @@ class Watcher:
         """Let the decision engine rebuild its compute model now."""
         self.control.call("synchronize_model")
 
+    def dictate(self, *moves: tuple[str, str], reasons: bool = True) -> None:
+        """Let audits plan these (instance, target), until ``forget``."""
+        self.control.call("dictate", moves=moves, reasons=reasons)
+
     def forget(self) -> None:
         """Drop all audits, action plans and templates."""
         if self.running:

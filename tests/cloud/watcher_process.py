@@ -80,6 +80,7 @@ except ImportError:
     ApplierService = DecisionEngineService = None
 
 from tests.cloud import control  # noqa: E402
+from tests.cloud import dictation  # noqa: E402
 
 NAME = "watcher"
 _FORGOTTEN = (
@@ -141,6 +142,7 @@ def cancel_interrupted_audits() -> None:
 
 def forget() -> None:
     """Drop audits and what follows from them; goals and strategies stay."""
+    dictation.dictate([])
     engine = enginefacade.writer.get_engine()
     present = set(sqlalchemy.inspect(engine).get_table_names())
     with engine.begin() as connection:
@@ -278,6 +280,7 @@ def main() -> None:
                     "synchronize_model": synchronize_model,
                     "model": model,
                     "forget": forget,
+                    "dictate": dictation.dictate,
                 }
             )
         ),

@@ -135,7 +135,7 @@ def judged(
         constraints.Proposal(
             cluster=cluster,
             diagnosis=verdict,
-            occupancy=planner.Ledger(cluster),
+            occupancy=planner.Books(cluster),
             instance=moving,
             target=host,
         )

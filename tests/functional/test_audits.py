@@ -130,7 +130,7 @@ def test_the_command_line_lists_runs_and_shows(
         cloud, "action", "list", "--action-plan", plan["UUID"]
     )
     # Half of host-1's 2 Gold units may be held: both instances leave.
-    assert [action["Action"] for action in actions] == ["migrate"] * 2
+    assert [action["Action"] for action in actions] == ["tier_migrate"] * 2
 
 
 def _ended(record: dict[str, Any]) -> dict[str, Any] | None:

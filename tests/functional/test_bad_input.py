@@ -263,6 +263,25 @@ def test_a_scope_without_hosts_fails_the_audit(
     check_failure(audit, truth, "scope")
 
 
+def test_a_scope_of_which_nothing_is_known_fails_the_audit(
+    load: Load, operator: Operator, truth: Truth
+) -> None:
+    """The tiers' classes are elsewhere: nobody can say that all is well."""
+    load(
+        specs.three_tiers(
+            instance("mover", "plain.1", "host-1"),
+            hosts=(specs.host("host-1", tiers={}), specs.host("host-2")),
+            aggregates=(AggregateSpec(name="bare", hosts=("host-1",)),),
+        )
+    )
+
+    audit = operator.audit_in_scope({"host_aggregates": [{"name": "bare"}]})
+
+    check_failure(audit, truth, "Placement", "provider.yaml")
+    # With a host that is judged beside it the audit goes on.
+    assert operator.audit().moves == {}
+
+
 def test_an_empty_model_fails_the_audit(
     load: Load, operator: Operator
 ) -> None:

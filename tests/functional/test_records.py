@@ -68,3 +68,52 @@ def test_a_recorded_audit_is_replayed_without_the_cloud(
     assert [m["weight"] for m in again["migrations"]] == [
         m["weight"] for m in replayed["migrations"]
     ]
+
+
+def test_a_report_says_what_reading_took_and_why_there_is_no_plan(
+    cloud: EmbeddedCloud,
+    load: Load,
+    operator: Operator,
+    tmp_path: pathlib.Path,
+) -> None:
+    """Of an audit that succeeds the plan, of one that fails the error.
+
+    The failing one has come as far as Placement's details: what Nova and
+    Placement had answered until then is told.
+    """
+    cloud.watcher.configure({("cputier", "record_directory"): str(tmp_path)})
+    load(
+        specs.three_tiers(
+            instance("mover", "gold.4", "host-1"),
+            events=(specs.inventory("host-1", "gold", total=2),),
+        )
+    )
+
+    good = operator.audit()
+    cloud.inject(
+        "placement",
+        path_regex="/resource_providers$",
+        times=None,
+        status=200,
+        body="{}",
+    )
+    bad = operator.audit()
+    cloud.clear_faults()
+
+    plan, failure = (
+        json.loads((tmp_path / f"{audit.uuid}.report.json").read_text())
+        for audit in (good, bad)
+    )
+    assert [m["instance"]["name"] for m in plan["migrations"]] == ["mover"]
+    assert plan["indicators"]["migrations_planned"] == 1
+    assert plan["reading"].keys() >= {"Nova", "Placement"}
+    assert bad.state == "FAILED"
+    error = failure["error"]
+    assert error["kind"] == "ServiceError"
+    assert error["where"] == "Placement GET /resource_providers"
+    assert "resource_providers" in error["what"]
+    assert bad.reason.startswith(error["text"][:200])
+    assert failure["reading"]["Nova"]["requests"] >= 6
+    assert failure["reading"]["Placement"]["received_bytes"] > 0
+    assert not (tmp_path / f"{bad.uuid}.yaml").exists()
+    assert bad.said("Reading the cloud took Nova", "until then")

@@ -217,6 +217,19 @@ PAIRS = {
         rule="offered",
         says="step_size",
     ),
+    "older-hypervisor": Pair(
+        spec=one_must_move(
+            first_and_third={"hypervisor_version": 9001000},
+            second={"hypervisor_version": 9000000},
+        ),
+        rule="compatible",
+        says="older than the source's, 9001000",
+    ),
+    "other-hypervisor": Pair(
+        spec=one_must_move(second={"hypervisor_type": "other"}),
+        rule="compatible",
+        says="is other, the source's is fake",
+    ),
     "full-in-the-tier": Pair(
         spec=one_must_move(
             others=(
@@ -596,7 +609,7 @@ def test_a_guest_on_shared_storage_is_not_planned_to_a_named_host(
             flavors=(specs.flavor("gold.4", disk_gb=4),),
         )
     )
-    _share_disk(cloud, "pool", 100)
+    _share(cloud, "pool", "DISK_GB", 100)
     for host in ("host-2", "host-3"):
         # Not even a boot can name its host.
         cloud.disable_service(host)
@@ -617,7 +630,44 @@ def test_a_guest_on_shared_storage_is_not_planned_to_a_named_host(
     assert truth.locations()["mover"] == "host-1"
     for one in found.values():
         assert one is not None
-        assert re.search("DISK_GB|sharing", one.reason)
+        assert one.rule == "fits"
+        assert re.search("DISK_GB.* what pool shares", one.reason)
+
+
+def test_a_numbered_group_on_shared_storage_is_planned(
+    cloud: EmbeddedCloud, load: Load, truth: Truth
+) -> None:
+    """R168: ``in_tree`` is asked of the unnumbered group alone.
+
+    So a pool serves what a flavor asks for in a group of its own, and Nova
+    takes the instance to a named host.
+    """
+    load(
+        specs.three_tiers(
+            hosts=specs.hosts(3),
+            aggregates=(
+                AggregateSpec(
+                    name="pool", hosts=("host-1", "host-2", "host-3")
+                ),
+            ),
+            flavors=(
+                specs.flavor(
+                    "gold.4", extra_specs={"resources1:CUSTOM_STORE": "4"}
+                ),
+            ),
+        )
+    )
+    cloud.placement.put("/resource_classes/CUSTOM_STORE")
+    _share(cloud, "pool", "CUSTOM_STORE", 100)
+    cloud.boot(instance("mover", "gold.4", "host-1"))
+    assert truth.allocations(cloud.server_id("mover"))["pool"] == {
+        "CUSTOM_STORE": 4
+    }
+
+    assert snapshots.rejection(cloud, "mover", "host-2") is None
+
+    assert cloud.live_migrate("mover", "host-2") == "completed"
+    assert truth.locations()["mover"] == "host-2"
 
 
 def test_a_host_whose_own_disk_is_full_is_not_saved_by_a_pool(
@@ -634,20 +684,22 @@ def test_a_host_whose_own_disk_is_full_is_not_saved_by_a_pool(
             aggregates=(AggregateSpec(name="pool", hosts=("host-2",)),),
         )
     )
-    _share_disk(cloud, "pool", 100)
+    _share(cloud, "pool", "DISK_GB", 100)
 
     found = snapshots.rejection(cloud, "mover", "host-2")
     audit = operator.audit(**ONLY_GOLD)
 
     assert cloud.live_migrate("mover", "host-2") == "error"
     assert found is not None
-    assert found.rule in ("fits", "offered")
+    assert found.rule == "fits"
     check_move(audit, "host-3")
     assert cloud.live_migrate("mover", "host-3") == "completed"
 
 
-def _share_disk(cloud: EmbeddedCloud, name: str, total_gb: int) -> None:
-    """A pool that shares its disk with the hosts of an aggregate."""
+def _share(
+    cloud: EmbeddedCloud, name: str, resource_class: str, total: int
+) -> None:
+    """A pool that shares a class with the hosts of an aggregate."""
     listed = cloud.adapter("compute").get("/os-aggregates").json()
     (aggregate,) = [a for a in listed["aggregates"] if a["name"] == name]
     pool = cloud.placement.post(
@@ -656,7 +708,10 @@ def _share_disk(cloud: EmbeddedCloud, name: str, total_gb: int) -> None:
     path = f"/resource_providers/{pool}"
     for generation, (part, body) in enumerate(
         (
-            ("inventories", {"inventories": {"DISK_GB": {"total": total_gb}}}),
+            (
+                "inventories",
+                {"inventories": {resource_class: {"total": total}}},
+            ),
             ("traits", {"traits": ["MISC_SHARES_VIA_AGGREGATE"]}),
             ("aggregates", {"aggregates": [aggregate["uuid"]]}),
         )
@@ -665,3 +720,138 @@ def _share_disk(cloud: EmbeddedCloud, name: str, total_gb: int) -> None:
             f"{path}/{part}",
             json={**body, "resource_provider_generation": generation},
         )
+
+
+# What bulk answers do not tell.
+
+
+def test_a_trait_that_the_image_requires_is_respected(
+    cloud: EmbeddedCloud, load: Load, operator: Operator, truth: Truth
+) -> None:
+    """R182: host-2 lacks a trait of the image; Nova's answers hide it."""
+    _load_before_mover(load, first_and_third={"traits": ("CUSTOM_SSD",)})
+    cloud.set_image({"trait:CUSTOM_SSD": "required", "hw_disk_bus": "virtio"})
+    _boot_mover(cloud)
+    shown = cloud.adapter("compute").get(
+        f"/servers/{cloud.server_id('mover')}", microversion="2.98"
+    )
+    properties = shown.json()["server"]["image"]["properties"]
+    assert properties["hw_disk_bus"] == "virtio"
+    assert not [key for key in properties if "trait" in key]
+
+    found, plan = snapshots.judged(cloud, "mover", "host-2", **ONLY_GOLD)
+
+    assert found is not None
+    assert found.rule == "has_traits"
+    assert "CUSTOM_SSD" in found.reason
+    assert [move.target for move in plan.migrations] == ["host-3"]
+    assert cloud.live_migrate("mover", "host-2") == "error"
+    assert truth.locations()["mover"] == "host-1"
+    check_move(operator.audit(**ONLY_GOLD), "host-3")
+    assert cloud.live_migrate("mover", "host-3") == "completed"
+
+
+def test_images_that_cannot_be_read_are_reported_and_left_to_nova(
+    cloud: EmbeddedCloud, load: Load, operator: Operator, truth: Truth
+) -> None:
+    """R182: without Glance in the catalogue, Nova refuses the wrong host."""
+    _load_before_mover(load, first_and_third={"traits": ("CUSTOM_SSD",)})
+    cloud.set_image(None, nova_sees={"trait:CUSTOM_SSD": "required"})
+    _boot_mover(cloud)
+
+    audit = operator.audit(**ONLY_GOLD)
+
+    check_move(audit, "host-2")
+    assert audit.said("image_unseen", "mover", "Glance", "not in the service")
+    assert cloud.live_migrate("mover", "host-2") == "error"
+    assert truth.locations()["mover"] == "host-1"
+
+
+@pytest.mark.parametrize("hint", ["different_host", "same_host"])
+def test_scheduler_hints_are_respected(
+    cloud: EmbeddedCloud,
+    load: Load,
+    operator: Operator,
+    truth: Truth,
+    hint: str,
+) -> None:
+    """R182: Nova keeps a hint and asks the filter of it once more."""
+    home = "host-2" if hint == "different_host" else "host-1"
+    _load_before_mover(load, others=(instance("other", "silver.1", home),))
+    cloud.set_option(
+        *filtered_by(
+            "DifferentHostFilter"
+            if hint == "different_host"
+            else "SameHostFilter"
+        )
+    )
+    other = cloud.server_id("other")
+    cloud.boot(instance("mover", "gold.4", "host-1", hints={hint: other}))
+    cloud.set_inventory("host-1", specs.GOLD, total=2)
+    if hint == "same_host":
+        assert cloud.live_migrate("other", "host-3") == "completed"
+
+    found = snapshots.rejection(cloud, "mover", "host-2")
+
+    assert found is not None
+    assert found.rule == hint
+    assert "other" in found.reason
+    check_move(operator.audit(**ONLY_GOLD), "host-3")
+    assert cloud.live_migrate("mover", "host-2") == "error"
+    assert cloud.live_migrate("mover", "host-3") == "completed"
+    assert truth.locations()["mover"] == "host-3"
+
+
+def test_a_member_of_a_group_that_is_not_listed_stays(
+    cloud: EmbeddedCloud, load: Load, operator: Operator
+) -> None:
+    """R181: whom Nova takes for no admin sees groups of its project only.
+
+    It says so to nobody; the instance itself names its group.
+    """
+    load(
+        one_must_move(
+            mover={"group": "apart"},
+            others=(instance("sibling", "silver.1", "host-2", group="apart"),),
+            server_groups=(ServerGroupSpec(name="apart"),),
+        )
+    )
+    path = "/os-server-groups?all_projects=True"
+    assert len(_groups(cloud, "admin", path)) == 1
+    assert _groups(cloud, "member", path) == []
+    cloud.inject(
+        "compute",
+        "GET",
+        "/os-server-groups",
+        status=200,
+        body='{"server_groups": []}',
+        times=None,
+    )
+
+    audit = operator.audit(**ONLY_GOLD)
+
+    assert audit.moves == {}
+    assert audit.said("mover stays", "server group", "does not list")
+
+
+def _groups(cloud: EmbeddedCloud, user: str, path: str) -> list[Any]:
+    answer = cloud.adapter("compute", user).get(path).json()
+    found: list[Any] = answer["server_groups"]
+    return found
+
+
+def _load_before_mover(load: Load, **different: Any) -> None:
+    """The cloud without its mover, who is booted later."""
+    spec = one_must_move(**different)
+    load(
+        dataclasses.replace(
+            spec,
+            instances=tuple(i for i in spec.instances if i.name != "mover"),
+            events=(),
+        )
+    )
+
+
+def _boot_mover(cloud: EmbeddedCloud) -> None:
+    cloud.boot(instance("mover", "gold.4", "host-1"))
+    cloud.set_inventory("host-1", specs.GOLD, total=2)

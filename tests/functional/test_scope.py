@@ -21,11 +21,13 @@ Every host of this cloud is over its Gold quota but host-2 and host-4::
 """
 
 from collections.abc import Mapping
+import dataclasses
 from typing import Any
 
 import pytest
 
 from tests.cloud import AggregateSpec
+from tests.cloud import EmbeddedCloud
 from tests.functional import specs
 from tests.functional.conftest import Load
 from tests.functional.specs import instance
@@ -140,3 +142,62 @@ def test_excluded_hosts_are_neither_sources_nor_targets(
 
     assert audit.moves == {"b-two": ("host-1", "host-2")}
     assert audit.indicators["hosts_over_quota_before"] == 1
+
+
+def test_a_host_that_watcher_has_lost_is_reported(
+    cloud: EmbeddedCloud, load: Load, operator: Operator
+) -> None:
+    """host-3 has no DISK_GB of its own: Watcher's model leaves it out.
+
+    It would be the only target. An audit of the whole cloud says so, and
+    what mends it; an audit with a scope has its own reasons.
+    """
+    load(
+        specs.three_tiers(
+            instance("mover", "gold.4", "host-1"),
+            instance("full", "gold.5", "host-2"),
+            hosts=(*specs.hosts(2), specs.host("host-3", disk_gb=0)),
+            aggregates=(
+                AggregateSpec(name="both", hosts=("host-1", "host-2")),
+            ),
+            events=(specs.inventory("host-1", "gold", total=2),),
+        )
+    )
+    cloud.watcher.synchronize_model()
+    if cloud.provider_uuid("host-3") in cloud.watcher.model():
+        pytest.skip("this release of Watcher keeps such hosts")
+
+    audit = operator.audit()
+    scoped = operator.audit_in_scope({"host_aggregates": [{"name": "both"}]})
+
+    assert audit.moves == {}
+    (line,) = audit.said("host_not_in_model", "host-3", level="WARNING")
+    assert "DISK_GB" in line
+    assert scoped.moves == {}
+    assert not scoped.said("host_not_in_model")
+
+
+def test_a_host_that_is_new_is_looked_for_once(
+    cloud: EmbeddedCloud, load: Load, operator: Operator
+) -> None:
+    """Watcher's model is older than host-3: it is synchronised."""
+    load(
+        specs.three_tiers(
+            instance("mover", "gold.4", "host-1"),
+            instance("full", "gold.5", "host-2"),
+            hosts=specs.hosts(2),
+            events=(specs.inventory("host-1", "gold", total=2),),
+        )
+    )
+    cloud.watcher.synchronize_model()
+    added = dataclasses.asdict(specs.host("host-3"))
+    cloud.control.call("add_host", host=added)
+    assert cloud.provider_uuid("host-3") not in cloud.watcher.model()
+
+    stale = operator.audit(refresh_model=False)
+    fresh = operator.audit()
+
+    assert stale.moves == {}
+    assert stale.said("host_not_in_model", "host-3")
+    assert fresh.moves == {"mover": ("host-1", "host-3")}
+    assert not fresh.said("host_not_in_model")

@@ -251,11 +251,15 @@ class Operator:
             for action in actions
             if "destination_node" in action["input_parameters"]
         ]
-        moves = {
-            one["resource_name"]: (one["source_node"], one["destination_node"])
-            for one in wanted
-        }
-        assert len(moves) == len(wanted), f"moved twice: {wanted}"
+        moves: dict[str, tuple[str, str]] = {}
+        for one in wanted:
+            name = one["resource_name"]
+            if name in moves:
+                # Only what is parked moves twice; it then goes on whatever
+                # has become of the excess.
+                assert one["expects"]["excess"] is None, f"twice: {wanted}"
+            source, _ = moves.get(name, (one["source_node"], ""))
+            moves[name] = (source, one["destination_node"])
         return Plan(
             uuid=record["uuid"],
             state=record["state"],

@@ -133,6 +133,8 @@ def dressed(draw: st.DrawFn) -> scenario.Scenario:
                     failure_domain=draw(TEXT),
                     disabled_reason=draw(TEXT),
                     shared=(storage,) if draw(st.booleans()) else (),
+                    hypervisor_type=draw(TEXT),
+                    hypervisor_version=draw(st.none() | st.integers(0, 9)),
                 )
                 for host in cloud.hosts
             ),
@@ -150,6 +152,8 @@ def dressed(draw: st.DrawFn) -> scenario.Scenario:
                     image_properties=model.frozen_map(draw(TEXTS)),
                     pinned_zone=draw(st.none() | TEXT),
                     in_doubt=draw(TEXT),
+                    different_host=draw(st.frozensets(NAME, max_size=2)),
+                    same_host=draw(st.frozensets(NAME, max_size=2)),
                     tied=draw(TEXT),
                 )
                 for instance in cloud.instances

@@ -18,6 +18,7 @@ from oslo_config import cfg
 import pytest
 
 from watcher_cputier import errors
+from watcher_cputier import model
 from watcher_cputier.conf import opts
 from watcher_cputier.conf import tiers
 
@@ -117,7 +118,7 @@ rank = 2
     ],
 )
 def test_the_default_class(name: str, expected: str) -> None:
-    assert tiers.default_class(name) == expected
+    assert model.default_class(name) == expected
 
 
 BAD = {
@@ -158,12 +159,9 @@ def test_a_bad_configuration_is_refused(conf, case: str) -> None:
 
 
 def test_the_default_tier(conf) -> None:
-    plain = conf()
-    tiers.register(plain)
-    assert tiers.default_tier(plain) is None
-    told = conf("[cputier]\ndefault_tier = bronze")
-    assert tiers.read(told)
-    assert tiers.default_tier(told) == "bronze"
+    assert tiers.catalogue(conf()).default_tier is None
+    told = tiers.catalogue(conf("[cputier]\ndefault_tier = bronze"))
+    assert told.default_tier == "bronze"
 
 
 def test_reading_twice_is_harmless(conf) -> None:

@@ -12,6 +12,7 @@
 
 """The diagnosis: quotas, drains, excess, and what cannot be judged."""
 
+import dataclasses
 from typing import Any
 
 from hypothesis import given
@@ -447,9 +448,61 @@ def test_without_any_class_a_tier_without_policy_fails_the_audit() -> None:
 def test_percent_of_unknown_cpus_is_unknown() -> None:
     bare = builders.provider("a", {"MEMORY_MB": 1024})
     cloud = builders.cluster(
-        [builders.host("a", providers=(bare,))], tiers=builders.tiers("gold")
+        [
+            builders.host("a", providers=(bare,)),
+            builders.host("b", gold=None, silver=None, bronze=None),
+        ],
+        tiers=builders.tiers("gold"),
     )
-    assert diagnose(cloud, quotas={"gold": "50%"}).quota("a", "gold") is None
+    found = diagnose(cloud, quotas={"gold": "50%"})
+    assert found.quota("a", "gold") is None
+    assert found.quota("b", "gold") == 32
+
+
+@pytest.mark.parametrize(
+    ("hosts", "says"),
+    [
+        (
+            [builders.host("a", gold=None), builders.host("b", gold=None)],
+            "none of the 2 hosts in scope can be judged, none has an inv",
+        ),
+        (
+            [builders.host("a", providers=())],
+            (
+                "none of the 1 hosts in scope can be judged, these have no "
+                "resource provider in Placement: a"
+            ),
+        ),
+    ],
+    ids=["no-class", "no-provider"],
+)
+def test_a_cloud_of_which_nothing_is_known_fails_the_audit(
+    hosts: list[model.Host], says: str
+) -> None:
+    """The class is somewhere, but on no host of the audit's scope."""
+    sold = builders.host("z", in_scope=False)
+    cloud = builders.cluster([*hosts, sold], tiers=builders.tiers("gold"))
+    with pytest.raises(errors.SnapshotError) as caught:
+        diagnose(cloud)
+    assert str(caught.value).startswith(f"Placement: {says}")
+    assert "provider.yaml" in caught.value.cure
+
+
+def test_one_host_that_is_judged_is_enough() -> None:
+    hosts = [builders.host("a", gold=None), builders.host("b", gold=0)]
+    cloud = builders.cluster(hosts, tiers=builders.tiers("gold"))
+    assert diagnose(cloud).quota("b", "gold") == 0
+
+
+def test_cells_that_are_down_are_named_where_no_host_is_left() -> None:
+    cloud = dataclasses.replace(
+        builders.cluster([builders.host("a", in_scope=False)]),
+        findings=(
+            model.Finding(kind="cell_unreachable", subject="a", text="down"),
+        ),
+    )
+    with pytest.raises(errors.SnapshotError, match="cells do not answer: a"):
+        diagnose(cloud)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,9 @@ import pathlib
 import re
 
 import pytest
+from watcher.applier.actions import migration
 from watcher.decision_engine.goal import base as goal_base
+from watcher.decision_engine.planner import base as planner_base
 from watcher.decision_engine.strategy.strategies import base as strategy_base
 import yaml
 
@@ -43,6 +45,11 @@ CLASSES = {
         "watcher_strategies",
         "domain_capacity_enforcement_balancing",
     ): "DomainCapacityEnforcementBalancing",
+}
+# Watcher's planners and actions have no names of their own.
+NAMELESS = {
+    ("watcher_planners", "cputier"): planner_base.BasePlanner,
+    ("watcher_actions", "tier_migrate"): migration.Migrate,
 }
 BASES = {
     "watcher_goals": goal_base.Goal,
@@ -71,6 +78,11 @@ def test_plugin_loads(installed, group, name):
     assert issubclass(loaded, BASES[group])
     assert loaded.get_name() == name
     assert loaded.get_display_name()
+
+
+@pytest.mark.parametrize(("group", "name"), NAMELESS)
+def test_nameless_plugin_loads(installed, group, name):
+    assert issubclass(installed[group, name].load(), NAMELESS[group, name])
 
 
 def test_strategy_belongs_to_our_goal(installed):

@@ -13,12 +13,14 @@
 """What an audit leaves behind with ``[cputier] record_directory``."""
 
 import dataclasses
+import json
 import stat
 
 from oslo_config import cfg
 import pytest
 
 from tests import builders
+from watcher_cputier import report
 from watcher_cputier import scenario
 from watcher_cputier.conf import tiers
 from watcher_cputier.datasources import recorder
@@ -84,7 +86,7 @@ def test_a_run_without_an_audit(conf, directory):
 def test_a_directory_that_cannot_be_is_a_warning(conf, directory, caplog):
     directory.write_text("a file is in the way")
     recorder.record(conf, Audit(), CLOUD, {})
-    assert "The scenario of audit 4f6c cannot be written" in caplog.text
+    assert "The record yaml of audit 4f6c cannot be written" in caplog.text
     assert "[cputier] record_directory" in caplog.text
 
 
@@ -99,3 +101,30 @@ def test_what_cannot_be_written_is_a_warning(conf, directory, caplog):
 def test_a_cluster_that_cannot_be_dumped_is_a_warning(conf, caplog):
     recorder.record(conf, Audit(), None, {})
     assert "cannot be written" in caplog.text
+
+
+def test_a_report_is_recorded_beside_it(conf, directory):
+    """Of the next run there is one again, whatever it came to."""
+    recorder.record(conf, Audit(), CLOUD, {})
+    failed = report.failure_document(ValueError("no"), reading={})
+    for document in ({"summary": "fine"}, failed):
+        recorder.record_report(conf, Audit(), document)
+        path = directory / "4f6c.report.json"
+        assert json.loads(path.read_text()) == document
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert {p.name for p in directory.iterdir()} == {
+        "4f6c.yaml",
+        "4f6c.report.json",
+    }
+
+
+def test_no_report_is_recorded_by_default(conf, directory):
+    conf.clear_override("record_directory", tiers.GROUP)
+    recorder.record_report(conf, Audit(), {})
+    assert not directory.exists()
+
+
+def test_a_report_that_is_no_json_is_a_warning(conf, directory, caplog):
+    recorder.record_report(conf, Audit(), {"x": object()})
+    assert "The record report.json of audit 4f6c cannot be" in caplog.text
+    assert list(directory.glob("*")) == []

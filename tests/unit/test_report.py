@@ -20,6 +20,7 @@ import pytest
 
 from tests import builders
 from watcher_cputier import diagnosis as diagnosing
+from watcher_cputier import errors
 from watcher_cputier import model
 from watcher_cputier import parameters
 from watcher_cputier import planner
@@ -158,3 +159,34 @@ def test_what_does_not_fit_is_cut_with_a_mark(length: int) -> None:
     text = report.shortened("x" * length)
     assert len(text) == 255
     assert text == "x" * 252 + "..."
+
+
+READING = {
+    "Placement": {"requests": 7, "seconds": 0.5, "received_bytes": 9},
+    "Nova": {"requests": 6, "seconds": 0.25, "received_bytes": 10},
+}
+
+
+def test_a_plan_says_what_reading_took() -> None:
+    told = report.plan_document(STORY, VERDICT, PLAN, reading=READING)
+    assert list(told["reading"]) == ["Nova", "Placement"]
+    assert told["reading"] == READING
+    assert "reading" not in report.plan_document(STORY, VERDICT, PLAN)
+
+
+def test_a_failure_as_data() -> None:
+    """What, where and cure of our errors; of others, what they say."""
+    ours = errors.ServiceError("it is broken", where="Nova", cure="Mend it")
+    told = report.failure_document(ours, reading=READING)
+    assert told["watcher_cputier_failure"] == 1
+    assert told["error"] == {
+        "kind": "ServiceError",
+        "text": "Nova: it is broken. Mend it",
+        "what": "it is broken",
+        "where": "Nova",
+        "cure": "Mend it",
+    }
+    assert told["reading"] == READING
+    other = report.failure_document(KeyError())
+    assert other["error"]["text"] == "KeyError()"
+    assert "reading" not in other

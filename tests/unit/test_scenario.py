@@ -539,6 +539,7 @@ instances:
   - {name: secret-vm, uuid: secret-uuid, host: secret-host,
      flavor: secret-flavor, project: secret-project, in_doubt: secret-doubt,
      pinned_zone: secret-zone, tied: secret-port,
+     different_host: [secret-m], same_host: [secret-n],
      allocations: {secret-root: {VCPU: 2}},
      image_properties: {os_owner: secret-image, hw_cpu_policy: shared}}
 aggregates:
@@ -604,6 +605,28 @@ def test_pseudonyms_are_consistent_and_keep_what_decides():
     assert first.subject == instance.name
     assert second.subject.startswith("subject-")
     assert first.text == second.text
+
+
+def test_pseudonyms_stay_the_same_beside_what_keeps_its_value(small):
+    """Kept values and known subjects take no number from others."""
+    specs = small["flavors"]["small"]["extra_specs"]
+    specs |= {"hw:zzz": "a-first", "hw:aaa": "z-last", "owner": "m-middle"}
+    small["findings"] = [
+        {"kind": "odd", "subject": subject, "text": "t"}
+        for subject in (small["hosts"][0]["name"], "a-thing", "~")
+    ]
+    once = scenario.pseudonymised(scenario.load(small))
+    assert scenario.pseudonymised(once) == once
+    subjects = [finding.subject for finding in once.cluster.findings]
+    assert subjects[1:] == ["subject-0001", "subject-0002"]
+
+
+@pytest.mark.parametrize("key", ["\ufeff" * 300, "\u2028" * 499, "\x01" * 200])
+def test_keys_that_are_long_as_they_are_written(small, key):
+    """YAML looks for a colon within 1024 characters."""
+    small["flavors"]["small"]["extra_specs"][key] = "x" * 300
+    found = scenario.load(small)
+    assert scenario.loads(scenario.dumps(found)) == found
 
 
 def test_an_expression_over_metadata_keeps_what_it_compares(small):

@@ -21,6 +21,7 @@ import http.server
 import json
 import socket
 import threading
+import time
 from typing import Any
 
 from keystoneauth1 import access as ksa_access
@@ -34,6 +35,7 @@ import pytest
 
 from watcher_cputier import errors
 from watcher_cputier.datasources import cloud
+from watcher_cputier.datasources import neutron
 from watcher_cputier.datasources import nova
 from watcher_cputier.datasources import placement
 from watcher_cputier.datasources import service
@@ -64,6 +66,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.answers: list[Answer] = []
         self.asked: list[tuple[str, str]] = []
         self.newest: str | None = "2.96"
+        self.headers: dict[str, str] = {}
         # Set when a test is over, so that no answer is slept on.
         self.over = threading.Event()
 
@@ -101,6 +104,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(raw)))
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(raw.encode())
 
@@ -121,15 +126,19 @@ def server() -> Iterator[Server]:
         thread.join()
 
 
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries do not wait."""
+    monkeypatch.setattr(service, "PAUSE_SECONDS", 0.001)
+
+
 def adapter(url: str, kind: str = "compute") -> Any:
-    """openstacksdk's own proxy; its retries do not wait."""
+    """openstacksdk's own proxy."""
     session = ksa_session.Session(auth=token_endpoint.Token(url, "token"))
     connection = sdk.Connection(
         session=session, **{f"{kind}_endpoint_override": url}
     )
-    proxy = getattr(connection, kind)
-    proxy.connect_retry_delay = proxy.status_code_retry_delay = 0.001
-    return proxy
+    return getattr(connection, kind)
 
 
 POLICIES = {
@@ -194,6 +203,7 @@ REFUSALS: list[tuple[int, Any, str, str]] = [
     (500, {}, "HTTP 500: ", "log"),
     (204, "", "HTTP 204: No Content", "log"),
     (200, "<html>", "the answer is no JSON document", "endpoint"),
+    (200, "[]", "the answer is not of the service's form", "endpoint"),
 ]
 
 
@@ -208,7 +218,8 @@ def test_a_refusal_says_what_and_how_to_mend_it(
     assert caught.value.what.startswith(what)
     assert cure in caught.value.cure
     assert "\n" not in str(caught.value)
-    assert server.asked == [("GET", "/things")]
+    tries = 1 + service.RETRIES if status == 500 else 1
+    assert server.asked == [("GET", "/things")] * tries
 
 
 def test_long_words_of_a_service_are_cut(server: Server) -> None:
@@ -242,19 +253,87 @@ def test_what_is_not_there_is_told_apart(server: Server) -> None:
         reader(server.url).get("/things")
 
 
-@pytest.mark.parametrize("status", [429, 502, 503, 504])
+@pytest.mark.parametrize("status", [409, 429, 500, 502, 503, 504])
 def test_what_may_pass_is_tried_again(server: Server, status: int) -> None:
     server.answers = [(status, {}), (status, {}), (200, {"ok": 1})]
     assert reader(server.url).get("/things") == {"ok": 1}
     assert server.asked == [("GET", "/things")] * 3
 
 
-@pytest.mark.parametrize("status", [429, 502, 503, 504])
+@pytest.mark.parametrize("status", [409, 429, 500, 502, 503, 504])
 def test_retries_are_bounded(server: Server, status: int) -> None:
     server.answers = [(status, {})]
     with pytest.raises(errors.ServiceError, match=f"HTTP {status}"):
         reader(server.url).get("/things")
     assert len(server.asked) == 1 + service.RETRIES
+
+
+def test_pauses_between_tries_double(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As keystoneauth's do: half a second, one, two."""
+    slept: list[float] = []
+    monkeypatch.setattr(service, "PAUSE_SECONDS", 0.5)
+    monkeypatch.setattr(service.time, "sleep", slept.append)
+    server.answers = [(503, {})]
+    with pytest.raises(errors.ServiceError):
+        reader(server.url).get("/things")
+    assert slept == [0.5, 1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("told", "slept"),
+    [
+        ("7", [7.0]),
+        ("0", [0.001]),
+        ("-5", [0.001]),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", [0.001]),
+        ("86400", [60.0]),
+    ],
+)
+def test_a_service_may_say_how_long_to_wait(
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    told: str,
+    slept: list[float],
+) -> None:
+    found: list[float] = []
+    monkeypatch.setattr(service.time, "sleep", found.append)
+    server.headers = {"Retry-After": told}
+    server.answers = [(429, {}), (200, {})]
+    reader(server.url).get("/things")
+    assert found == slept
+
+
+@pytest.mark.parametrize("told", [None, "30"])
+def test_pauses_do_not_overshoot_the_time_budget(
+    server: Server, monkeypatch: pytest.MonkeyPatch, told: str | None
+) -> None:
+    """A pause that does not fit is not begun: the refusal is the error."""
+    slept: list[float] = []
+    monkeypatch.setattr(service, "PAUSE_SECONDS", 0.5 if told else 30)
+    monkeypatch.setattr(service.time, "sleep", slept.append)
+    server.headers = {"Retry-After": told} if told else {}
+    server.answers = [(503, {"f": {"message": "too busy"}})]
+    asking = reader(server.url)
+    assert asking.microversion
+    asking.deadline = time.monotonic() + 20
+    with pytest.raises(errors.ServiceError, match="HTTP 503: too busy"):
+        asking.get("/things")
+    assert slept == []
+    assert len(server.asked) == 1
+
+
+def test_a_hanging_service_ends_with_the_time_budget(server: Server) -> None:
+    """The first try takes half of what is left, so that there is another."""
+    server.answers = [(0, None)]
+    asking = reader(server.url)
+    assert asking.microversion
+    asking.deadline = time.monotonic() + 1.5
+    with pytest.raises(service.OutOfTime, match="time budget"):
+        asking.get("/things")
+    assert len(server.asked) == 2
+    assert asking.tally.requests == 2
 
 
 def test_a_service_that_does_not_answer(
@@ -300,11 +379,7 @@ def catalogue(**urls: str) -> sdk.Connection:
 
 
 def read_by(connection: sdk.Connection) -> cloud.Reader:
-    """A reader whose retries do not wait."""
-    found = cloud.Reader(connection)
-    for one in (found.nova.service, found.placement.service):
-        one._adapter.connect_retry_delay = 0.001
-    return found
+    return cloud.Reader(connection)
 
 
 @pytest.mark.parametrize("overridden", [False, True])
@@ -401,13 +476,56 @@ def test_pages_are_followed_by_their_markers(server: Server) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "answer", [page(more=True), page(more=False), (200, {})]
-)
+@pytest.mark.parametrize("answer", [page(more=True), page(more=False)])
 def test_an_empty_page_is_the_last(server: Server, answer: Answer) -> None:
     server.answers = [answer]
     assert list(reader(server.url).pages("/things", "things")) == []
     assert len(server.asked) == 1
+
+
+def test_a_page_that_comes_again_is_an_error(server: Server) -> None:
+    """A service that does not know markers would be asked for ever."""
+    server.answers = [page("a", more=True)]
+    with pytest.raises(errors.ServiceError, match="the page after a is"):
+        list(reader(server.url).pages("/things", "things"))
+    assert len(server.asked) == 2
+
+
+# --- answers that lack what was asked for
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ({}, "the answer has no 'things', it is empty"),
+        ({"a": 1, "b": 2}, "the answer has no 'things' among a, b"),
+        ({"things": None}, "the answer's 'things' is no list of objects"),
+        ({"things": {"id": 1}}, "the answer's 'things' is no list"),
+        ({"things": ["a"]}, "the answer's 'things' is no list of objects"),
+    ],
+)
+@pytest.mark.parametrize("how", ["items", "pages"])
+def test_a_list_that_is_missing_is_named(
+    server: Server, answer: dict[str, Any], says: str, how: str
+) -> None:
+    server.answers = [(200, answer)]
+    with pytest.raises(errors.ServiceError) as caught:
+        list(getattr(reader(server.url), how)("/things", "things"))
+    assert caught.value.where == "Nova GET /things"
+    assert caught.value.what.startswith(says)
+    assert "endpoint" in caught.value.cure
+
+
+def test_a_field_that_is_missing_deep_inside_is_named(server: Server) -> None:
+    server.answers = [(200, {"things": [{"id": 1, "part": {"size": 2}}]})]
+    (thing,) = reader(server.url).items("/things", "things")
+    assert thing["part"]["size"] == 2
+    assert thing.get("name") is None
+    with pytest.raises(errors.ServiceError) as caught:
+        thing["part"]["colour"]
+    assert str(caught.value).startswith(
+        "Nova GET /things: the answer has no 'colour' among size"
+    )
 
 
 # --- the readers
@@ -521,16 +639,214 @@ def test_a_server_as_nova_lists_it(server: Server) -> None:
     assert {method for method, _ in server.asked} == {"GET"}
 
 
+DOWN = {
+    "id": "x",
+    "status": "UNKNOWN",
+    "tenant_id": "p1",
+    "created": "2026-01-01T00:00:00Z",
+    "links": [],
+}
+
+
 def test_a_server_of_a_cell_that_is_down(server: Server) -> None:
-    """From 2.69 on Nova lists such servers with hardly anything known."""
-    down = {
-        "id": "x",
-        "status": "UNKNOWN",
-        "tenant_id": "p1",
-        "created": "2026-01-01T00:00:00Z",
-        "links": [],
+    """From 2.69 on Nova lists such servers with hardly anything known.
+
+    And their hosts among the services, as far as mapped; none of them as
+    hypervisors. The rest of the cloud is read.
+    """
+    services = [
+        {"binary": "nova-compute", "host": "dark", "status": "UNKNOWN"},
+        {
+            "binary": "nova-compute",
+            "host": "a",
+            "status": "enabled",
+            "state": "up",
+            "zone": "nova",
+        },
+    ]
+    server.answers = [
+        (200, {**EMPTY, "services": services, "servers": [DOWN, SERVER]})
+    ]
+    found = nova.Nova(adapter(server.url)).get_cloud()
+    assert [s.uuid for s in found.servers] == ["i"]
+    assert found.unreachable == {"x"}
+    assert found.unreachable_hosts == {"dark"}
+
+
+def test_servers_of_a_cell_that_is_down_in_pages(server: Server) -> None:
+    """The last of a page may be one of them: its id is the marker."""
+    server.newest = "2.98"
+    reading = nova.Nova(adapter(server.url))
+    pages = [
+        {"servers": [SERVER, DOWN], "servers_links": [{"rel": "next"}]},
+        {"servers": [{**SERVER, "id": "j", "name": "j"}]},
+    ]
+    server.answers = [(200, page) for page in pages]
+    servers, unreachable = reading._get_servers()
+    assert [s.uuid for s in servers] == ["i", "j"]
+    assert unreachable == {"x"}
+    assert "marker=x" in server.asked[-1][1]
+
+
+def test_a_server_of_a_cell_that_is_down_by_itself(server: Server) -> None:
+    """Asked for alone it has a flavor, and neither name nor host."""
+    alone = {**DOWN, "flavor": SERVER["flavor"], "image": ""}
+    server.answers = [(200, {"server": alone})]
+    with pytest.raises(nova.CellDown, match="its cell is down"):
+        nova.Nova(adapter(server.url)).get_server("x")
+
+
+@pytest.mark.parametrize(
+    ("addresses", "networked"),
+    [
+        ({"net": [{"addr": "10.0.0.1", "version": 4}]}, True),
+        ({"net": []}, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_a_server_with_addresses_has_ports(
+    server: Server, addresses: Any, networked: bool
+) -> None:
+    listed = {**SERVER, "addresses": addresses}
+    server.answers = [(200, {**EMPTY, "servers": [listed]})]
+    (found,) = nova.Nova(adapter(server.url)).get_cloud().servers
+    assert found.networked is networked
+
+
+def test_a_migration_that_proceeds_while_it_is_read(server: Server) -> None:
+    """Asked for status by status, in the order of a migration's life.
+
+    One is met twice, and counts once, in the state that was seen last.
+    """
+
+    def answer(status: str, *uuids: str) -> Answer:
+        return 200, {
+            "migrations": [
+                {"uuid": u, "instance_uuid": "i", "status": status}
+                for u in uuids
+            ]
+        }
+
+    later = {**answer("done", "old")[1], "migrations_links": [{"rel": "next"}]}
+    server.answers = [
+        (200, later),
+        answer("accepted", "m"),
+        answer("queued"),
+        answer("preparing"),
+        answer("running", "m"),
+        answer("none"),
+    ]
+    (found,) = nova.Nova(adapter(server.url)).get_migrations()
+    assert (found.uuid, found.status) == ("m", "running")
+    asked = [path.partition("status=")[2] for _, path in server.asked[1:]]
+    assert asked == list(nova._IN_FLIGHT)
+    lives = (
+        ("accepted", "queued", "preparing", "running"),
+        ("accepted", "pre-migrating", "migrating", "post-migrating"),
+        ("post-migrating", "finished", "confirming"),
+        ("finished", "reverting"),
+    )
+    for life in lives:
+        assert sorted(life, key=asked.index) == list(life)
+
+
+EMPTY_ANSWERS: list[tuple[str, Any, str]] = [
+    (
+        "Placement GET /resource_providers",
+        lambda url: placement.Placement(adapter(url, "placement")).get_survey(
+            []
+        ),
+        "resource_providers",
+    ),
+    (
+        "Nova GET /os-migrations",
+        lambda url: nova.Nova(adapter(url)).get_cloud(),
+        "migrations",
+    ),
+    (
+        "Nova GET /servers/x",
+        lambda url: nova.Nova(adapter(url)).get_server("x"),
+        "server",
+    ),
+    (
+        "Neutron GET /v2.0/ports",
+        lambda url: ports_of(url).get_ties({"i": True}),
+        "ports",
+    ),
+]
+
+
+def ports_of(url: str) -> neutron.Neutron:
+    """A reader of ports."""
+    session = ksa_session.Session(auth=token_endpoint.Token(url, "token"))
+    return neutron.Neutron(ksa_adapter.Adapter(session, endpoint_override=url))
+
+
+@pytest.mark.parametrize(
+    ("where", "read", "expected"),
+    EMPTY_ANSWERS,
+    ids=[where for where, _, _ in EMPTY_ANSWERS],
+)
+def test_an_answer_without_anything_is_one_clear_error(
+    server: Server, where: str, read: Any, expected: str
+) -> None:
+    server.answers = [(200, {})]
+    with pytest.raises(errors.ServiceError) as caught:
+        read(server.url)
+    assert str(caught.value).startswith(
+        f"{where}: the answer has no '{expected}', it is empty"
+    )
+
+
+# --- ports
+
+
+def ports(*told: tuple[str, str], more: bool = False) -> Answer:
+    links = [{"rel": "next", "href": "http://wrong.example/x"}] if more else []
+    return 200, {
+        "ports": [
+            {"id": f"port-{i}", "device_id": i, "binding:vnic_type": kind}
+            for i, kind in told
+        ],
+        "ports_links": links,
     }
-    server.answers = [(200, {**EMPTY, "servers": [down, SERVER]})]
-    with pytest.raises(errors.TierError) as caught:
-        nova.Nova(adapter(server.url)).get_cloud()
-    assert "policy" not in str(caught.value)
+
+
+def test_ports_come_in_pages(server: Server) -> None:
+    server.answers = [
+        ports(("i", "normal"), ("j", "direct"), more=True),
+        ports(("k", "macvtap")),
+    ]
+    found = ports_of(server.url).get_ties(dict.fromkeys("ijk", True))
+    assert set(found) == {"j", "k"}
+    assert "port-j" in found["j"]
+    assert f"limit={neutron.PAGE}" in server.asked[0][1]
+    assert "marker=port-j" in server.asked[1][1]
+
+
+def test_an_instance_whose_ports_cannot_be_seen_is_tied(
+    server: Server,
+) -> None:
+    """Neutron leaves out what the user may not see; Nova's word is enough."""
+    server.answers = [ports(("i", "normal"))]
+    found = ports_of(server.url).get_ties({"i": True, "j": True, "k": False})
+    assert list(found) == ["j"]
+    assert "policy get_port " in found["j"]
+
+
+def test_addresses_without_a_neutron_are_a_tie() -> None:
+    session = catalogue().session
+    reading = neutron.Neutron(
+        ksa_adapter.Adapter(session, service_type="network")
+    )
+    found = reading.get_ties({"i": True, "k": False})
+    assert list(found) == ["i"]
+    assert "catalogue has no Neutron" in found["i"]
+
+
+def test_the_permission_to_see_ports_is_checked_first(server: Server) -> None:
+    """R79: with all others that are missing, not when a plan is made."""
+    server.answers = [(403, {})]
+    (missing,) = ports_of(server.url).check_access()
+    assert "permission get_port " in missing.what

@@ -893,3 +893,34 @@ def test_a_class_of_several_groups_is_summed() -> None:
         record(extra_specs={"resources1:VCPU": "3", "resources2:VCPU": "5"})
     )
     assert found.resources["VCPU"] == 10
+
+
+def test_what_nova_says_of_hypervisors_and_hints_is_kept() -> None:
+    cloud = Cloud(
+        computes=[compute("a", hypervisor_type="QEMU", hypervisor_version=7)],
+        servers=[
+            server("i", "a", different_host=frozenset({"j"})),
+            server("j", "a", same_host=frozenset({"i"})),
+        ],
+        providers=[root("a")],
+    )
+    found = cloud.assemble()
+    (host,) = found.hosts
+    assert (host.hypervisor_type, host.hypervisor_version) == ("QEMU", 7)
+    assert [i.different_host for i in found.instances] == [{"j"}, set()]
+    assert [i.same_host for i in found.instances] == [set(), {"i"}]
+
+
+def test_traits_that_an_image_requires_are_asked_for_too() -> None:
+    plain = nova.flavor(record(extra_specs={"trait:T": "required"}))
+    found = plain.requiring({"CUSTOM_SSD"})
+    assert found.required_traits == {"T", "CUSTOM_SSD"}
+    assert dict(found.request)["required"] == "CUSTOM_SSD,T"
+    assert plain.required_traits == {"T"}
+
+
+def test_empty_mappings_are_one() -> None:
+    """A large cloud has millions of them."""
+    one, other = builders.instance("i", "a"), builders.instance("j", "a")
+    assert one.allocations is other.image_properties
+    assert model.frozen_map({}) is model.frozen_map()

@@ -104,8 +104,24 @@ values are added to the weigher's.
         help="""
 Time budget for reading the cloud.
 
-An audit that could not read Nova and Placement within it fails and says
-where the time went.
+All requests, tries and pauses between them together: what a service refuses
+or does not answer is asked for again only as long as the budget lasts. An
+audit that could not read the cloud within it fails and says where the time
+went.
+""",
+    ),
+    cfg.IntOpt(
+        "migration_timeout_seconds",
+        default=3600,
+        min=1,
+        help="""
+How long a migration may take before its action counts as failed.
+
+Watcher's own patience ends after ``[nova] migration_max_retries`` times
+``migration_interval``, although Nova may well complete the migration later.
+The action ``tier_migrate`` then asks Nova until the migration is over, for so
+long; what waits for the room of a migration that is still under way does not
+start.
 """,
     ),
     cfg.StrOpt(
@@ -116,8 +132,10 @@ Directory in which each audit leaves a scenario: all that it saw.
 The file ``<uuid of the audit>.yaml`` holds the cluster and the audit's
 parameters, for ``watcher-cputier plan`` and for bug reports; see
 ``watcher-cputier scenario pseudonymise`` for taking the names out. Each run
-of a continuous audit replaces the file of the run before. Only the service's
-user can read the files. An audit whose scenario cannot be written warns and
+of a continuous audit replaces the file of the run before. Beside it,
+``<uuid of the audit>.report.json`` holds the plan and what reading the cloud
+took, or the error of a run that has no plan. Only the service's user can read
+the files. An audit whose files cannot be written warns and
 goes on. Nothing is recorded by default.
 """,
     ),
@@ -140,7 +158,7 @@ def tier_options(name: str) -> list[cfg.Opt]:
     return [
         cfg.StrOpt(
             "resource_class",
-            default=default_class(name),
+            default=model.default_class(name),
             regex=r"^CUSTOM_[A-Z0-9_]+$",
             help="""
 The Placement resource class that represents the tier.
@@ -185,9 +203,6 @@ cured first.
     ]
 
 
-default_class = model.default_class
-
-
 def register(conf: cfg.ConfigOpts) -> None:
     """Register the options, and those of each configured tier."""
     conf.register_opts(OPTIONS, group=GROUP)
@@ -211,12 +226,6 @@ def read(conf: cfg.ConfigOpts) -> tuple[model.Tier, ...]:
         ) from exc
     _check(conf, found)
     return tuple(sorted(found, key=lambda tier: (tier.rank, tier.name)))
-
-
-def default_tier(conf: cfg.ConfigOpts) -> str | None:
-    """The tier of instances whose flavor names none; None if untiered."""
-    name: str | None = conf[GROUP].default_tier
-    return name
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,7 +314,7 @@ def _check(conf: cfg.ConfigOpts, tiers: list[model.Tier]) -> None:
                 f"{what} {', '.join(twice)} is used more than once",
                 where=f"[{GROUP}] tiers",
             )
-    default = default_tier(conf)
+    default = conf[GROUP].default_tier
     if default is not None and default not in [t.name for t in tiers]:
         raise errors.ConfigurationError(
             f"unknown tier {default!r}",

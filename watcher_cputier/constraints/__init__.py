@@ -18,6 +18,9 @@ requirement row, or None where it has nothing against it. Checkers see the
 cluster as it was read plus an :class:`Occupancy`, the state of the plan so
 far; they change neither. What cannot be known is a rejection.
 
+What does not forbid a target may still speak against it:
+:func:`soft_penalty` is a tie-break.
+
 :data:`INSTANCE_RULES` ask whether an instance may move at all,
 :data:`TARGET_RULES` whether a host may take it. A rule is added by writing
 a module with a checker and naming it in one of these tuples.
@@ -36,6 +39,7 @@ Extensions = proposal.Extensions
 Occupancy = proposal.Occupancy
 Proposal = proposal.Proposal
 Rejection = proposal.Rejection
+soft_penalty = groups.soft_penalty
 
 INSTANCE_RULES: tuple[proposal.InstanceRule, ...] = (
     instance.known,
@@ -55,6 +59,7 @@ TARGET_RULES: tuple[proposal.TargetRule, ...] = (
     host.elsewhere,
     host.in_audit_scope,
     host.in_service,
+    host.compatible,
     quota.within_quota,
     capacity.fits,
     capacity.offered,
@@ -64,6 +69,17 @@ TARGET_RULES: tuple[proposal.TargetRule, ...] = (
     aggregates.admits_project,
     groups.affinity,
     groups.anti_affinity,
+    groups.different_host,
+    groups.same_host,
+)
+
+# What they say never changes while a plan grows: they ask of a host what it
+# is, not what is taken there or who is.
+STATIC_RULES: tuple[proposal.TargetRule, ...] = tuple(
+    rule
+    for rule in TARGET_RULES
+    if rule not in (host.elsewhere, quota.within_quota, capacity.offered)
+    and rule.__module__ != groups.__name__
 )
 
 

@@ -14,10 +14,13 @@
 
 Placement's own rules, on its own numbers (S3, R22, R155, R168, R169):
 
-* Each class of a request group is served whole by one provider of the
-  tree, or by a provider that shares with it. Classes of the unnumbered
-  group may come from different providers; a numbered group comes from one
-  provider alone.
+* Each class of a request group is served whole by one provider. Classes of
+  the unnumbered group may come from different providers; a numbered group
+  comes from one provider alone.
+* The unnumbered group is served by the host's own tree. A plan names its
+  targets, and for a named target Nova asks ``in_tree`` of that group, which
+  leaves out providers that share with the host. Numbered groups may be
+  served by those too.
 * Units must keep min_unit, max_unit and step_size, and used + amount must
   not exceed the capacity.
 * The traits that a group requires are had by the providers that serve it,
@@ -143,7 +146,7 @@ def _ways(
     able = [
         [
             provider
-            for provider in host.providers + host.shared
+            for provider in _askable(group, host)
             if _has_room(occupancy, provider, name, group, taken)
         ]
         for name in names
@@ -153,6 +156,13 @@ def _ways(
             continue
         if _traits_match(group, chosen):
             yield dict(zip(names, chosen, strict=True))
+
+
+def _askable(
+    group: model.RequestGroup, host: model.Host
+) -> tuple[model.Provider, ...]:
+    """The providers that may serve a group of a named target."""
+    return host.providers + host.shared if group.suffix else host.providers
 
 
 def _has_room(
@@ -195,13 +205,13 @@ def _explain(move: proposal.Proposal) -> proposal.Rejection:
         )
     for group in flavor.groups:
         for name in sorted(group.resources):
-            reason = _shortage(move, name, group.resources[name])
+            reason = _shortage(move, name, group)
             if reason:
                 return proposal.Rejection(
                     rule="fits", reason=reason, requirement="R22"
                 )
-    traits = host.traits.union(*(p.traits for p in host.shared))
     for group in flavor.groups:
+        traits = frozenset().union(*(p.traits for p in _askable(group, host)))
         lacking = sorted(group.required_traits - traits)
         if lacking:
             return proposal.Rejection(
@@ -223,10 +233,14 @@ def _explain(move: proposal.Proposal) -> proposal.Rejection:
     )
 
 
-def _shortage(move: proposal.Proposal, name: str, amount: int) -> str:
+def _shortage(
+    move: proposal.Proposal, name: str, group: model.RequestGroup
+) -> str:
     """What is wrong with one class on the whole host; else empty."""
     best = ""
-    for provider in move.target.providers + move.target.shared:
+    amount = group.resources[name]
+    able = _askable(group, move.target)
+    for provider in able:
         inventory = provider.inventories.get(name)
         if inventory is None:
             continue
@@ -241,4 +255,15 @@ def _shortage(move: proposal.Proposal, name: str, amount: int) -> str:
             )
         else:
             return ""
-    return best or f"it has no inventory of {name}"
+    best = best or f"it has no inventory of {name}"
+    sharing = [
+        provider.name
+        for provider in move.target.shared
+        if provider not in able and name in provider.inventories
+    ]
+    if not sharing:
+        return best
+    return (
+        f"{best}, and what {', '.join(sharing)} shares with it Nova leaves "
+        "out when a target is named"
+    )

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Whether a host takes part at all."""
+"""Whether a host takes part at all, and takes guests from another."""
 
 from watcher_cputier.constraints import proposal
 
@@ -48,4 +48,32 @@ def in_service(move: proposal.Proposal) -> proposal.Rejection | None:
         return None
     return proposal.Rejection(
         rule="in_service", reason=reason, requirement="R183"
+    )
+
+
+def compatible(move: proposal.Proposal) -> proposal.Rejection | None:
+    """Its hypervisor is of the source's type and not older.
+
+    Nova checks both after its scheduler has agreed. It can be told to skip
+    the second (``[workarounds] skip_hypervisor_version_check_on_lm``), which
+    no API shows. What is not known of one of the hosts is left to Nova.
+    """
+    source = move.cluster.host_by_name.get(move.instance.host)
+    if source is None:
+        return None
+    kinds = (source.hypervisor_type, move.target.hypervisor_type)
+    if all(kinds) and len(set(kinds)) > 1:
+        return proposal.Rejection(
+            rule="compatible",
+            reason=f"its hypervisor is {kinds[1]}, the source's is {kinds[0]}",
+            requirement="R183",
+        )
+    old, new = source.hypervisor_version, move.target.hypervisor_version
+    if old is None or new is None or new >= old:
+        return None
+    return proposal.Rejection(
+        rule="compatible",
+        reason=f"version {new} of its hypervisor is older than the source's, "
+        f"{old}, and Nova migrates live to the same or a newer one only",
+        requirement="R183",
     )

@@ -14,10 +14,13 @@
 
 Nova is read first, its migrations before its servers, then Placement. What
 changes in between shows as a consumer that Nova's lists do not explain; for
-those Nova is asked once more before anybody calls them orphans.
+those Nova is asked once more before anybody calls them orphans. It is asked
+again about the servers of a host, too, whose provider tree has changed
+between the survey and the details.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+import concurrent.futures
 import contextlib
 import dataclasses
 import gc
@@ -33,12 +36,17 @@ from watcher_cputier import accounting
 from watcher_cputier import errors
 from watcher_cputier import model
 from watcher_cputier.conf import tiers as tiers_conf
+from watcher_cputier.datasources import candidates
 from watcher_cputier.datasources import compute_model
+from watcher_cputier.datasources import images
 from watcher_cputier.datasources import neutron
 from watcher_cputier.datasources import nova
 from watcher_cputier.datasources import placement
 from watcher_cputier.datasources import service
 from watcher_cputier.datasources import snapshot
+
+# Requests that are sent at once where one is not enough.
+WORKERS = 8
 
 
 def connection(osc: Any, conf: cfg.ConfigOpts) -> sdk.Connection:
@@ -51,12 +59,17 @@ def connection(osc: Any, conf: cfg.ConfigOpts) -> sdk.Connection:
         ("compute", ("nova", "nova_client")),
         ("placement", ("placement", "placement_client")),
         ("network", ("neutron", "neutron_client")),
+        ("image", ("glance", "glance_client")),
+        ("block_storage", ("cinder", "cinder_client")),
     ):
         options.update(_adapter_options(conf, name, sections))
-    # A Watcher without options for Neutron has it where Nova is.
+    # A Watcher without options for one of the others has it where Nova is.
     for name in ("region_name", "interface"):
         if f"compute_{name}" in options:
-            options.setdefault(f"network_{name}", options[f"compute_{name}"])
+            for other in ("network", "image", "block_storage"):
+                options.setdefault(
+                    f"{other}_{name}", options[f"compute_{name}"]
+                )
     return sdk.Connection(session=osc.session, **options)
 
 
@@ -149,15 +162,19 @@ class Reader:
         self.nova = nova.Nova(_adapter(connected, "compute"))
         self.placement = placement.Placement(_adapter(connected, "placement"))
         self.neutron = neutron.Neutron(_adapter(connected, "network"))
+        self.images = images.Images(
+            _adapter(connected, "image"), _adapter(connected, "block-storage")
+        )
 
     def check_access(self) -> None:
         """Try every kind of request that reading needs (R79).
 
         :raises ServiceError: that names all that is missing
         """
-        missing = self.nova.check_access()
-        if not any(isinstance(exc, service.OutOfTime) for exc in missing):
-            missing = [*missing, *self.placement.check_access()]
+        missing: list[errors.ServiceError] = []
+        for one in (self.nova, self.placement, self.neutron):
+            if not any(isinstance(exc, service.OutOfTime) for exc in missing):
+                missing += one.check_access()
         if len(missing) == 1:
             raise missing[0]
         if missing:
@@ -176,7 +193,8 @@ class Reader:
         :param scope: gives the audit's scope, called again after a refresh
         :param catalogue: the tiers
         :param refresh: synchronises Watcher's model; called once, if hosts
-            in scope hold servers that it does not know
+            in scope hold servers that it does not know, or if it lacks hosts
+            and the audit names no scope
         :param details: names the hosts (uuids) whose totals, unit rules and
             allocations the decision turns on, besides those in doubt
         :raises TierError: if it cannot look
@@ -200,13 +218,16 @@ class Reader:
         deadline += time.monotonic() - started
         self._set_deadline(deadline)
         cloud = self.nova.get_cloud()
-        if refresh is not None and snapshot.strangers(scoped, cloud):
+        if refresh is not None and (
+            snapshot.strangers(scoped, cloud)
+            or snapshot.missing_hosts(scoped, cloud)
+        ):
             started = time.monotonic()
             refresh()
             scoped = scope()
             self._set_deadline(deadline + time.monotonic() - started)
         providers = self.placement.get_survey(
-            (compute.uuid for compute in cloud.computes),
+            (c.uuid for c in cloud.computes if c.uuid in scoped.hosts),
             _classes(catalogue),
         )
 
@@ -222,67 +243,104 @@ class Reader:
                 failure_domain_key=catalogue.failure_domain_key,
             )
 
-        cluster = assemble()
-        doubtful = snapshot.in_doubt(cluster, cloud)
-        if doubtful:
-            providers = self.placement.get_details(providers, doubtful)
-            cloud = self._with_unlisted(cloud, providers)
-            cluster = assemble()
-        wanted = frozenset(details(cluster) if details else ())
-        if wanted - doubtful:
+        def detail(cluster: model.Cluster, roots: frozenset[str]) -> None:
+            nonlocal cloud, providers
             providers = self.placement.get_details(
-                providers, wanted - doubtful
+                providers,
+                roots,
+                (h.uuid for h in cluster.hosts if h.in_scope),
             )
-            cloud = self._with_unlisted(cloud, providers)
+            cloud = self._up_to_date(cloud, providers)
+
+        cluster = assemble()
+        read: frozenset[str] = frozenset()
+        # What details tell may bring further hosts into doubt or over their
+        # quota. Each round reads some that were not, so it ends.
+        while True:
+            wanted: frozenset[str] = frozenset()
+            due = snapshot.in_doubt(cluster, cloud) - read
+            if not due:
+                wanted = frozenset(details(cluster) if details else ())
+                due = wanted - read
+            if not due:
+                return candidates.Readers(
+                    nova=self.nova, neutron=self.neutron, images=self.images
+                ).completed(cluster, cloud, wanted)
+            detail(cluster, due)
             cluster = assemble()
-        return self._with_ties(cluster, wanted)
+            read |= due | (providers.read or due)
 
     def _set_deadline(self, deadline: float) -> None:
         for one in self._services:
             one.deadline = deadline
 
-    def _with_unlisted(
+    def _up_to_date(
         self, cloud: nova.Cloud, providers: placement.Providers
     ) -> nova.Cloud:
-        """What Nova says with the consumers that its lists do not explain.
+        """What Nova says, asked again where Placement says otherwise.
 
-        They are servers that Nova does not list, or servers and migrations
-        made since the lists were read; what remains is an orphan.
+        Consumers that its lists do not explain are servers that it does not
+        list, or servers and migrations made since; what remains is an orphan.
+        Servers of hosts that have changed since may have gone elsewhere.
         """
-        unknown = snapshot.unexplained(cloud, providers)
-        found = [s for u in unknown if (s := self.nova.get_server(u))]
-        migrations = cloud.migrations
-        if len(found) < len(unknown):
-            migrations = self.nova.get_migrations()
-        return dataclasses.replace(
+        outdated = snapshot.outdated(cloud, providers)
+        if outdated:
+            cloud = self._with_migrations(cloud)
+        asked = [*outdated, *snapshot.unexplained(cloud, providers)]
+        unreachable = set(cloud.unreachable)
+        told: dict[str, nova.Server | None] = {}
+        with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+            for uuid, found in zip(
+                asked, pool.map(self._get_server, asked), strict=True
+            ):
+                if isinstance(found, nova.CellDown):
+                    unreachable.add(uuid)
+                    told[uuid] = None
+                else:
+                    told[uuid] = found
+        servers = {s.uuid: s for s in cloud.servers if s.uuid not in told}
+        servers.update((u, found) for u, found in told.items() if found)
+        cloud = dataclasses.replace(
             cloud,
             servers=tuple(
-                sorted(
-                    (*cloud.servers, *found), key=lambda s: (s.name, s.uuid)
-                )
+                sorted(servers.values(), key=lambda s: (s.name, s.uuid))
             ),
-            migrations=migrations,
+            unreachable=frozenset(unreachable),
+        )
+        if snapshot.unexplained(cloud, providers):
+            cloud = self._with_migrations(cloud)
+        return cloud
+
+    def _get_server(self, uuid: str) -> nova.Server | nova.CellDown | None:
+        try:
+            return self.nova.get_server(uuid)
+        except nova.CellDown as exc:
+            return exc
+
+    def _with_migrations(self, cloud: nova.Cloud) -> nova.Cloud:
+        """With the migrations of now.
+
+        One that was in flight before may have held what Placement told, even
+        if it is over by now.
+        """
+        found = {m.uuid: m for m in self.nova.get_migrations()}
+        found.update((m.uuid, m) for m in cloud.migrations if m.in_flight)
+        return dataclasses.replace(
+            cloud, migrations=tuple(found[uuid] for uuid in sorted(found))
         )
 
-    def _with_ties(
-        self, cluster: model.Cluster, hosts: frozenset[str]
-    ) -> model.Cluster:
-        """The cluster with what ties instances of these hosts to them."""
-        names = {host.name for host in cluster.hosts if host.uuid in hosts}
-        ties = self.neutron.get_ties(
-            instance.uuid
-            for instance in cluster.instances
-            if instance.host in names and instance.units
-        )
-        if not ties:
-            return cluster
-        return dataclasses.replace(
-            cluster,
-            instances=tuple(
-                dataclasses.replace(i, tied=ties.get(i.uuid, ""))
-                for i in cluster.instances
-            ),
-        )
+    @property
+    def reading(self) -> Mapping[str, Mapping[str, float]]:
+        """What reading took so far, by service, for documents."""
+        return {
+            one.name: {
+                "requests": one.tally.requests,
+                "seconds": round(one.tally.seconds, 3),
+                "received_bytes": one.tally.received_bytes,
+            }
+            for one in self._services
+            if one.tally.requests
+        }
 
     @property
     def cost(self) -> str:
@@ -299,6 +357,8 @@ class Reader:
             self.nova.service,
             self.placement.service,
             self.neutron.service,
+            self.images.glance,
+            self.images.cinder,
         )
 
     def get_admissions(

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
+from watcher_cputier import errors
 from watcher_cputier import model
 
 
@@ -29,14 +30,30 @@ class Scope:
 
     :param hosts: uuids of the hosts that it keeps
     :param instances: {uuid: whether the scope excludes it}
+    :param whole: whether the audit names no scope, so that every host of the
+        cloud should be in the model
     """
 
     hosts: frozenset[str]
     instances: Mapping[str, bool]
+    whole: bool = False
 
 
-def scope_of(compute_model: Any) -> Scope:
-    """Read the scope from a ``watcher...model_root.ModelRoot``."""
+def scope_of(compute_model: Any, audit_scope: Any = None) -> Scope:
+    """Read the scope from a ``watcher...model_root.ModelRoot``.
+
+    :param audit_scope: the audit's own words, as Watcher keeps them:
+        ``[{"compute": [{"host_aggregates": [...]}, ...]}]``; None if unknown
+    :raises SnapshotError: if there is no model
+    """
+    if compute_model is None:
+        raise errors.SnapshotError(
+            "Watcher has built no compute model",
+            where="compute model",
+            cure="Let the decision engine have a collector for it ([collector]"
+            " collector_plugins = compute) that reaches Nova and Placement, "
+            "and see its log",
+        )
     return Scope(
         hosts=frozenset(compute_model.get_all_compute_nodes()),
         instances=model.frozen_map(
@@ -45,4 +62,6 @@ def scope_of(compute_model: Any) -> Scope:
                 for uuid, instance in compute_model.get_all_instances().items()
             }
         ),
+        whole=audit_scope is not None
+        and not any(part.get("compute") for part in audit_scope),
     )

@@ -18,6 +18,7 @@ needs and nothing of Nova's wire format.
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import sys
 from typing import Any
 
 from keystoneauth1 import adapter as ksa_adapter
@@ -26,11 +27,14 @@ from watcher_cputier import errors
 from watcher_cputier import model
 from watcher_cputier.datasources import service
 
-# 2.98 tells the properties of a server's image, 2.96 the availability zone
-# that it was created for, 2.64 the rules of server groups.
-MICROVERSION = "2.98"
+# 2.100 tells the scheduler hints of a server, 2.98 the properties of its
+# image, 2.96 the availability zone that it was created for, 2.71 its server
+# group, 2.64 the rules of server groups.
+MICROVERSION = "2.100"
 MINIMUM = (2, 64)
+OWN_GROUP = (2, 71)
 PINNED_ZONE = (2, 96)
+IMAGES = (2, 98)
 # From here on Nova asks each host for its uptime when it lists hypervisors.
 UPTIMES = "2.88"
 PAGE = 1000
@@ -46,6 +50,8 @@ _POLICIES = {
 }
 
 _HOST_KEY = "OS-EXT-SRV-ATTR:host"
+_ROOT_KEY = "OS-EXT-SRV-ATTR:root_device_name"
+_VOLUMES_KEY = "os-extended-volumes:volumes_attached"
 _OVER = {
     "cancelled",
     "completed",
@@ -55,18 +61,20 @@ _OVER = {
     "failed",
     "reverted",
 }
-# A "finished" one is a resize that waits for its confirmation.
+# In the order in which a migration goes through them: one that proceeds
+# between two requests is met again by a later one, and missed by none. A
+# "finished" one is a resize that waits for its confirmation.
 _IN_FLIGHT = (
     "accepted",
-    "confirming",
-    "finished",
+    "queued",
+    "preparing",
+    "running",
+    "pre-migrating",
     "migrating",
     "post-migrating",
-    "pre-migrating",
-    "preparing",
-    "queued",
+    "finished",
+    "confirming",
     "reverting",
-    "running",
 )
 
 
@@ -81,11 +89,21 @@ class Compute:
     enabled: bool
     up: bool
     disabled_reason: str
+    hypervisor_type: str = ""
+    hypervisor_version: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A server; ``host`` is empty while it is on none."""
+    """A server; ``host`` is empty while it is on none.
+
+    :param image_properties: those that Nova tells, which are neither the
+        traits that the image requires nor those of a volume's image
+    :param image: uuid of its image; empty if it was booted from a volume
+    :param volumes: uuids of its volumes, where it was booted from one
+    :param root_device: name of its root disk
+    :param networked: whether it has addresses, and so ports
+    """
 
     uuid: str
     name: str
@@ -100,6 +118,12 @@ class Server:
     image_properties: Mapping[str, str] = dataclasses.field(
         default_factory=model.frozen_map
     )
+    image: str = ""
+    volumes: tuple[str, ...] = ()
+    root_device: str = ""
+    different_host: frozenset[str] = frozenset()
+    same_host: frozenset[str] = frozenset()
+    networked: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +147,11 @@ class Cloud:
     """Everything that Nova said, each by name, then uuid.
 
     :param zones_known: whether the zone that a server is pinned to is told
+    :param images_known: whether properties of images are told
+    :param groups_whole: whether server groups of all projects are known to
+        be listed
+    :param unreachable: uuids of servers whose cell does not answer
+    :param unreachable_hosts: names of hosts whose cell does not answer
     """
 
     computes: tuple[Compute, ...]
@@ -131,6 +160,14 @@ class Cloud:
     aggregates: tuple[model.Aggregate, ...]
     server_groups: tuple[model.ServerGroup, ...]
     zones_known: bool
+    images_known: bool = True
+    groups_whole: bool = True
+    unreachable: frozenset[str] = frozenset()
+    unreachable_hosts: frozenset[str] = frozenset()
+
+
+class CellDown(errors.ServiceError):
+    """A server is listed with hardly anything known: its cell is down."""
 
 
 class Nova:
@@ -140,6 +177,7 @@ class Nova:
         self.service = service.Service(
             adapter, "Nova", MICROVERSION, _POLICIES
         )
+        self._adapter = adapter
         self._made: dict[str, Any] = {}
 
     def check_access(self) -> list[errors.ServiceError]:
@@ -169,15 +207,31 @@ class Nova:
         # Migrations before servers: one that ends in between is then still
         # known, and its consumer is not mistaken for an orphan.
         migrations = self.get_migrations()
-        computes = self._get_computes()
-        servers = self._get_servers()
+        services = {
+            record["host"]: record
+            for record in self.service.items(
+                "/os-services", "services", {"binary": "nova-compute"}
+            )
+        }
+        computes = self._get_computes(services)
+        servers, unreachable = self._get_servers()
+        server_groups, groups_whole = self._get_server_groups()
         return Cloud(
             computes=computes,
             servers=servers,
             migrations=migrations,
             aggregates=self._get_aggregates(),
-            server_groups=self._get_server_groups(),
+            server_groups=server_groups,
             zones_known=self.service.version >= PINNED_ZONE,
+            images_known=self.service.version >= IMAGES,
+            groups_whole=groups_whole,
+            unreachable=unreachable,
+            # Of a cell that is down Nova knows which hosts are mapped to it.
+            unreachable_hosts=frozenset(
+                name
+                for name, told in services.items()
+                if told.get("status") == "UNKNOWN"
+            ),
         )
 
     def _check_version(self) -> None:
@@ -188,9 +242,10 @@ class Nova:
                 cure="The rules of server groups need 2.64 (Rocky) or later",
             )
 
-    def _get_computes(self) -> tuple[Compute, ...]:
-        listed = self.service.get("/os-services", {"binary": "nova-compute"})
-        services = {record["host"]: record for record in listed["services"]}
+    def _get_computes(
+        self, services: Mapping[str, Mapping[str, Any]]
+    ) -> tuple[Compute, ...]:
+        """The hosts; Nova lists none of a cell that is down."""
         found = []
         for record in self.service.pages(
             "/os-hypervisors/detail",
@@ -211,20 +266,26 @@ class Nova:
                     enabled=told.get("status") == "enabled",
                     up=told.get("state") == "up",
                     disabled_reason=told.get("disabled_reason") or "",
+                    hypervisor_type=record.get("hypervisor_type") or "",
+                    hypervisor_version=record.get("hypervisor_version"),
                 )
             )
         return tuple(sorted(found, key=lambda c: (c.name, c.uuid)))
 
-    def _get_servers(self) -> tuple[Server, ...]:
-        found = [
-            self._server(record)
-            for record in self.service.pages(
-                "/servers/detail",
-                "servers",
-                {"all_tenants": True, "limit": PAGE},
-            )
-        ]
-        return tuple(sorted(found, key=lambda s: (s.name, s.uuid)))
+    def _get_servers(self) -> tuple[tuple[Server, ...], frozenset[str]]:
+        """The servers, and the uuids of those whose cell is down."""
+        found, unreachable = [], set()
+        for record in self.service.pages(
+            "/servers/detail", "servers", {"all_tenants": True, "limit": PAGE}
+        ):
+            try:
+                found.append(self._server(record))
+            except CellDown:
+                unreachable.add(record["id"])
+        return (
+            tuple(sorted(found, key=lambda s: (s.name, s.uuid))),
+            frozenset(unreachable),
+        )
 
     def _server(self, record: Mapping[str, Any]) -> Server:
         _check_visible(record)
@@ -233,6 +294,7 @@ class Nova:
             str(key): str(value)
             for key, value in (image.get("properties") or {}).items()
         }
+        hints = record.get("scheduler_hints") or {}
         return Server(
             uuid=record["id"],
             name=record["name"],
@@ -245,8 +307,16 @@ class Nova:
                 model.frozen_map, record.get("metadata") or {}
             ),
             pinned_zone=record.get("pinned_availability_zone"),
-            flavor=self._once(flavor, record["flavor"], properties, not image),
+            flavor=self._once(flavor, record["flavor"], not image),
             image_properties=self._once(model.frozen_map, properties),
+            image=sys.intern(str(image.get("id") or "")),
+            volumes=()
+            if image
+            else tuple(one["id"] for one in record.get(_VOLUMES_KEY) or ()),
+            root_device=sys.intern(record.get(_ROOT_KEY) or ""),
+            different_host=_named_by(hints, "different_host"),
+            same_host=_named_by(hints, "same_host"),
+            networked=any((record.get("addresses") or {}).values()),
         )
 
     def _once(self, make: Callable[..., Any], *told: Any) -> Any:
@@ -259,14 +329,47 @@ class Nova:
     def get_server(self, uuid: str) -> Server | None:
         """A server that the list does not have, or None if there is none.
 
-        Nova lists neither soft-deleted servers nor those made since.
+        Nova lists neither soft-deleted servers nor those made since, nor
+        those of a cell that is down.
 
+        :raises CellDown: if its cell does not answer
         :raises ServiceError: if Nova cannot be asked
         """
         try:
             return self._server(self.service.get(f"/servers/{uuid}")["server"])
         except service.NotFound:
             return None
+
+    def get_servers_on(self, host: str) -> tuple[Server, ...]:
+        """The servers of one host, by name, then uuid.
+
+        :raises CellDown: if its cell does not answer
+        :raises ServiceError: if Nova cannot be asked
+        """
+        found = [
+            self._server(record)
+            for record in self.service.pages(
+                "/servers/detail",
+                "servers",
+                {"all_tenants": True, "host": host, "limit": PAGE},
+            )
+        ]
+        return tuple(sorted(found, key=lambda s: (s.name, s.uuid)))
+
+    def get_group(self, uuid: str) -> str | None:
+        """Uuid of the server group that a server itself says to be in.
+
+        :returns: None where it is in none, does not exist, or Nova is too
+            old to tell
+        :raises ServiceError: if Nova cannot be asked
+        """
+        if self.service.version < OWN_GROUP:
+            return None
+        try:
+            told = self.service.get(f"/servers/{uuid}")["server"]
+        except service.NotFound:
+            return None
+        return next(iter(told.get("server_groups") or ()), None)
 
     def get_migrations(self) -> tuple[Migration, ...]:
         """The migrations that may hold allocations, by uuid.
@@ -278,7 +381,7 @@ class Nova:
         """
         path, key = "/os-migrations", "migrations"
         answer = self.service.get(path, {"limit": PAGE})
-        records = answer[key]
+        records = answer.items_of(key)
         if answer.get(f"{key}_links"):
             records = [
                 record
@@ -287,8 +390,8 @@ class Nova:
                     path, key, {"limit": PAGE, "status": status}
                 )
             ]
-        found = [
-            Migration(
+        found = {
+            record["uuid"]: Migration(
                 uuid=record["uuid"],
                 server=record["instance_uuid"],
                 status=record["status"],
@@ -296,11 +399,15 @@ class Nova:
                 target=record.get("dest_compute") or "",
             )
             for record in records
-        ]
-        return tuple(sorted(found, key=lambda m: m.uuid))
+        }
+        return tuple(found[uuid] for uuid in sorted(found))
+
+    def _foreign(self, projects: set[str]) -> bool:
+        """Whether one of the projects is not the user's own."""
+        return bool(projects) and projects != {self._adapter.get_project_id()}
 
     def _get_aggregates(self) -> tuple[model.Aggregate, ...]:
-        listed = self.service.get("/os-aggregates")["aggregates"]
+        listed = self.service.items("/os-aggregates", "aggregates")
         found = [
             model.Aggregate(
                 uuid=record["uuid"],
@@ -313,13 +420,20 @@ class Nova:
         ]
         return tuple(sorted(found, key=lambda a: (a.name, a.uuid)))
 
-    def _get_server_groups(self) -> tuple[model.ServerGroup, ...]:
+    def _get_server_groups(self) -> tuple[tuple[model.ServerGroup, ...], bool]:
+        """The server groups, and whether no project's are missing.
+
+        Whom Nova does not take for an admin is told those of its own project
+        alone, and not that there are more.
+        """
         found: list[model.ServerGroup] = []
+        projects: set[str] = set()
         while True:
-            page = self.service.get(
+            page = self.service.items(
                 "/os-server-groups",
+                "server_groups",
                 {"all_projects": True, "limit": PAGE, "offset": len(found)},
-            )["server_groups"]
+            )
             found += [
                 model.ServerGroup(
                     uuid=record["id"],
@@ -332,9 +446,13 @@ class Nova:
                 )
                 for record in page
             ]
+            projects.update(record.get("project_id", "") for record in page)
             if not page:
                 break
-        return tuple(sorted(found, key=lambda g: (g.name, g.uuid)))
+        return (
+            tuple(sorted(found, key=lambda g: (g.name, g.uuid))),
+            self._foreign(projects - {""}),
+        )
 
 
 def _check_visible(record: Mapping[str, Any]) -> None:
@@ -344,12 +462,11 @@ def _check_visible(record: Mapping[str, Any]) -> None:
     """
     where = "Nova GET /servers/detail"
     if "flavor" not in record or "name" not in record:
-        raise errors.ServiceError(
+        raise CellDown(
             f"server {record['id']} is listed without its details: its cell "
             "is down",
             where=where,
-            cure="Bring the cell's database back; a part of the cloud cannot "
-            "be judged by itself",
+            cure="Bring the cell's database back",
         )
     if _HOST_KEY not in record:
         raise errors.ServiceError(
@@ -367,36 +484,27 @@ def _check_visible(record: Mapping[str, Any]) -> None:
         )
 
 
-def flavor(
-    record: Mapping[str, Any],
-    image_properties: Mapping[str, str] | None = None,
-    from_volume: bool = False,
-) -> model.Flavor:
-    """What a server asks for by its embedded flavor and its image.
+def _named_by(hints: Mapping[str, Any], name: str) -> frozenset[str]:
+    """The servers that a scheduler hint names, one or a list of them."""
+    told = hints.get(name) or ()
+    return frozenset((told,) if isinstance(told, str) else map(str, told))
 
-    :param image_properties: of which ``trait:`` adds required traits
+
+def flavor(
+    record: Mapping[str, Any], from_volume: bool = False
+) -> model.Flavor:
+    """What a server asks for by its embedded flavor.
+
     :param from_volume: whether the root disk is a volume, which takes no
         DISK_GB of the host
     """
     swap_gb = -(-int(record.get("swap") or 0) // 1024)
     root_gb = 0 if from_volume else int(record["disk"])
     specs = {str(k): str(v) for k, v in record["extra_specs"].items()}
-    made = model.Flavor.of(
+    return model.Flavor.of(
         name=record.get("original_name", ""),
         vcpus=int(record["vcpus"]),
         memory_mb=int(record["ram"]),
         disk_gb=root_gb + int(record.get("ephemeral") or 0) + swap_gb,
         extra_specs=specs,
     )
-    by_image = {
-        name.removeprefix("trait:")
-        for name, value in (image_properties or {}).items()
-        if name.startswith("trait:") and value == "required"
-    }
-    if not by_image:
-        return made
-    first, *rest = made.groups
-    first = dataclasses.replace(
-        first, required_traits=first.required_traits | by_image
-    )
-    return dataclasses.replace(made, groups=(first, *rest))

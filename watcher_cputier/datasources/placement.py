@@ -27,12 +27,17 @@ Reading provider by provider costs four requests each. Instead:
   the targets of a plan is asked of Placement itself, in Nova's own words.
 
 Consistency: the list of providers tells their generations. It is compared
-before and after; a provider that changed meanwhile is read again. After a
-bounded number of rounds the cloud is too busy to be judged on one picture,
-and the run says so instead of planning on a mixed one.
+before and after; a tree that changed meanwhile is read again. The details
+compare with the survey: a tree that changed since is read again with them,
+asked for or not, and :attr:`Providers.changed` names it, for then Nova has to
+be asked again too. After a bounded number of rounds the cloud is too busy to
+be judged on one picture, and the run says so instead of planning on a mixed
+one. All this goes for the trees in the audit's scope and the sharing
+providers that they use; what happens elsewhere in the cloud decides nothing.
 """
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 import concurrent.futures
 import dataclasses
 import itertools
@@ -80,7 +85,9 @@ class Providers:
         the trees whose allocations were read
     :param read: root uuids of those trees; None for all of them
     :param shared: {root uuid: uuids of sharing providers of its aggregates}
-    :param left_out: how many hosts no bulk answer had
+    :param changed: root uuids of trees that the last reading of details
+        found changed since they were read before
+    :param left_out: how many hosts in scope no bulk answer had
     :param limit: the number of candidates at which the server cut its
         answer off; None where it did not
     """
@@ -88,6 +95,7 @@ class Providers:
     providers: tuple[model.Provider, ...]
     consumers: Mapping[str, Mapping[str, Mapping[str, int]]]
     read: frozenset[str] | None = None
+    changed: frozenset[str] = frozenset()
     shared: Mapping[str, tuple[str, ...]] = dataclasses.field(
         default_factory=model.frozen_map
     )
@@ -157,7 +165,8 @@ class Placement:
     ) -> Providers:
         """All trees from bulk answers; capacities, used units, traits.
 
-        :param roots: uuids of the hosts that must not be missing
+        :param roots: uuids of the hosts in scope, which must not be missing
+            and on which the picture has to be consistent
         :param classes: further classes to look for hosts by, those of the
             tiers
         :raises ServiceError: if Placement cannot be asked
@@ -171,59 +180,76 @@ class Placement:
             before, wanted, (*SURVEY_CLASSES, *classes)
         )
         left_out = wanted - {p.root_uuid for p in found.values()}
-        sharing = self._get_sharing()
-        missing = {
-            uuid
-            for uuid, item in before.items()
-            if item["root_provider_uuid"] in left_out or uuid in sharing
+        shared = self._get_shared(self._get_sharing())
+        used = {uuid for root in wanted for uuid in shared.get(root, ())}
+        trees = wanted | {
+            before[uuid]["root_provider_uuid"]
+            for uuid in used
+            if uuid in before
         }
-        readings = self._settle(before, missing, set(found))
+        readings = self._settle(
+            before,
+            trees,
+            _in_trees(before, left_out) | used & before.keys(),
+            {uuid: p.generation for uuid, p in found.items()},
+        )
         found.update((uuid, r.provider) for uuid, r in readings.items())
         self._notice_limit(wanted, found, answers)
         return Providers(
             providers=_ordered(found.values()),
             consumers=model.frozen_map(),
             read=frozenset(),
-            shared=self._get_shared(
-                [found[uuid] for uuid in sorted(sharing) if uuid in found]
-            ),
+            shared=shared,
             left_out=len(left_out),
             limit=self._cut_at,
         )
 
-    def get_details(self, known: Providers, roots: Iterable[str]) -> Providers:
+    def get_details(
+        self,
+        known: Providers,
+        roots: Iterable[str],
+        scope: Iterable[str] = (),
+    ) -> Providers:
         """The same with totals, unit rules and allocations of some trees.
 
         :param known: what was read so far
         :param roots: uuids of the trees to read
+        :param scope: uuids of the trees that must not have changed since,
+            else they are read too
         :raises ServiceError: if Placement cannot be asked
         :raises SnapshotError: if the trees keep changing
         """
         wanted = frozenset(roots)
-        readings = self._settle(
-            listing := self._list(),
-            {
-                uuid
-                for uuid, item in listing.items()
-                if item["root_provider_uuid"] in wanted
-            },
-            set(),
-        )
-        providers = {p.uuid: p for p in known.providers}
-        consumers: dict[str, dict[str, Mapping[str, int]]] = {
-            uuid: dict(held) for uuid, held in known.consumers.items()
+        trees = wanted | frozenset(scope)
+        listing = self._list()
+        before = {
+            p.uuid: p.generation
+            for p in known.providers
+            if p.root_uuid in trees
         }
-        for uuid, reading in readings.items():
-            providers[uuid] = reading.provider
-            for consumer, held in reading.allocations.items():
-                consumers.setdefault(consumer, {})[uuid] = held
+        now = {u: listing[u]["generation"] for u in _in_trees(listing, trees)}
+        outdated = {
+            listing[uuid]["root_provider_uuid"]
+            for uuid, generation in now.items()
+            if before.get(uuid) != generation
+        } | {
+            p.root_uuid
+            for p in known.providers
+            if p.uuid in before.keys() - now.keys()
+        }
+        readings = self._settle(
+            listing, trees, _in_trees(listing, wanted | outdated), now
+        )
+        # A deleted allocation leaves the generation as it was.
+        allocated = {p.uuid: p.allocated for p in known.providers}
+        changed = frozenset(outdated) | {
+            reading.provider.root_uuid
+            for uuid, reading in readings.items()
+            if before.get(uuid) != reading.provider.generation
+            or allocated.get(uuid) != reading.provider.allocated
+        }
         return dataclasses.replace(
-            known,
-            providers=_ordered(providers.values()),
-            consumers=model.frozen_map(
-                {c: model.frozen_map(held) for c, held in consumers.items()}
-            ),
-            read=(known.read or frozenset()) | wanted,
+            _with(known, readings, wanted | changed), changed=changed
         )
 
     def get_admission(
@@ -266,8 +292,10 @@ class Placement:
     def _list(
         self, params: Mapping[str, str] | None = None
     ) -> dict[str, dict[str, Any]]:
-        listed = self.service.get("/resource_providers", params)
-        return {item["uuid"]: item for item in listed["resource_providers"]}
+        listed = self.service.items(
+            "/resource_providers", "resource_providers", params
+        )
+        return {item["uuid"]: item for item in listed}
 
     def _candidates(self, query: Mapping[str, str]) -> frozenset[str]:
         """Roots of the hosts that Placement offers."""
@@ -275,7 +303,7 @@ class Placement:
         summaries = answer["provider_summaries"]
         return frozenset(
             summaries[uuid]["root_provider_uuid"]
-            for request in answer["allocation_requests"]
+            for request in answer.items_of("allocation_requests")
             for uuid in request["allocations"]
             if uuid in summaries
         )
@@ -309,7 +337,7 @@ class Placement:
             answers.append(
                 _Answer(
                     name,
-                    len(answer["allocation_requests"]),
+                    len(answer.items_of("allocation_requests")),
                     frozenset(p.root_uuid for p in told.values()),
                 )
             )
@@ -345,20 +373,26 @@ class Placement:
         return set(self._list({"required": model.SHARING_TRAIT}))
 
     def _get_shared(
-        self, sharing: Iterable[model.Provider]
+        self, sharing: Iterable[str]
     ) -> Mapping[str, tuple[str, ...]]:
         """{root: sharing providers that it may consume from}."""
         members: dict[str, list[str]] = {}
-        for provider in sharing:
-            if not provider.aggregates:
+        for uuid in sorted(sharing):
+            try:
+                answer = self.service.get(
+                    f"/resource_providers/{uuid}/aggregates"
+                )
+            except service.NotFound:
                 continue
-            query = "in:" + ",".join(sorted(provider.aggregates))
+            if not answer["aggregates"]:
+                continue
+            query = "in:" + ",".join(sorted(answer["aggregates"]))
             roots = {
                 item["root_provider_uuid"]
                 for item in self._list({"member_of": query}).values()
             }
-            for root in sorted(roots - {provider.root_uuid}):
-                members.setdefault(root, []).append(provider.uuid)
+            for root in sorted(roots - {uuid}):
+                members.setdefault(root, []).append(uuid)
         return model.frozen_map(
             {root: tuple(uuids) for root, uuids in members.items()}
         )
@@ -366,38 +400,48 @@ class Placement:
     def _settle(
         self,
         listing: Mapping[str, Mapping[str, Any]],
-        missing: set[str],
-        seen: set[str],
+        trees: AbstractSet[str],
+        missing: AbstractSet[str],
+        seen: Mapping[str, int],
     ) -> dict[str, _Reading]:
-        """Read providers until none of them changed while it was read.
+        """Read providers until none of their trees changed meanwhile.
 
         :param listing: from before anything else was read
+        :param trees: root uuids of what must be consistent
         :param missing: uuids to read one by one
-        :param seen: uuids whose summary dates from after the listing, to be
-            read one by one if they have changed
+        :param seen: {uuid: generation} of what is known already, to be read
+            one by one if it has changed
         """
         readings: dict[str, _Reading] = {}
-        expected = {uuid: listing[uuid]["generation"] for uuid in seen}
-        stale = missing
+        expected: dict[str, int | None] = {
+            uuid: generation
+            for uuid, generation in seen.items()
+            if uuid in listing and listing[uuid]["root_provider_uuid"] in trees
+        }
+        # What is not known and was not asked for stays so, unless it is new.
+        left_alone = listing.keys() - expected.keys()
+        stale = set(missing)
         for _ in range(ROUNDS):
             self._read_all(listing, stale, readings)
+            left_alone -= stale
             for uuid in stale:
                 reading = readings.get(uuid)
                 expected[uuid] = (
                     reading.provider.generation if reading else None
                 )
             listing = self._list()
-            stale = {
-                uuid
-                for uuid, generation in expected.items()
-                if uuid in listing
-                and listing[uuid]["generation"] != generation
+            changed = {
+                listing[uuid]["root_provider_uuid"]
+                for uuid in _in_trees(listing, trees) - left_alone
+                if listing[uuid]["generation"] != expected.get(uuid)
             }
+            stale = _in_trees(listing, changed)
             if not stale:
                 return readings
         raise errors.SnapshotError(
             f"{len(stale)} resource providers changed while they were read, "
-            f"{ROUNDS} times in a row",
+            f"{ROUNDS} times in a row: "
+            + ", ".join(sorted(listing[uuid]["name"] for uuid in stale)[:5]),
             where="Placement",
             cure="The cloud is too busy for a consistent picture; run the "
             "audit again later",
@@ -424,13 +468,17 @@ class Placement:
         try:
             inventories = self.service.get(f"{base}/inventories")
             traits = self.service.get(f"{base}/traits")
-            aggregates = self.service.get(f"{base}/aggregates")
             allocations = self.service.get(f"{base}/allocations")
+            answers = [inventories, traits, allocations]
+            aggregates = []
+            # Whom it shares with; nothing turns on those of the others.
+            if model.SHARING_TRAIT in traits["traits"]:
+                answers.append(self.service.get(f"{base}/aggregates"))
+                aggregates = answers[-1]["aggregates"]
         except service.NotFound:
             return None
         generations = {
-            answer["resource_provider_generation"]
-            for answer in (inventories, traits, aggregates, allocations)
+            answer["resource_provider_generation"] for answer in answers
         }
         if len(generations) > 1:
             return None
@@ -458,10 +506,49 @@ class Placement:
                 ),
                 allocated=model.frozen_map(total),
                 traits=frozenset(traits["traits"]),
-                aggregates=frozenset(aggregates["aggregates"]),
+                aggregates=frozenset(aggregates),
             ),
             by_consumer,
         )
+
+
+def _in_trees(
+    listing: Mapping[str, Mapping[str, Any]], roots: AbstractSet[str]
+) -> set[str]:
+    """Uuids of all providers of these trees."""
+    return {
+        uuid
+        for uuid, item in listing.items()
+        if item["root_provider_uuid"] in roots
+    }
+
+
+def _with(
+    known: Providers, readings: Mapping[str, _Reading], trees: frozenset[str]
+) -> Providers:
+    """What is known, these trees replaced by what was read of them."""
+    root_of = {p.uuid: p.root_uuid for p in known.providers}
+    providers = {p.uuid: p for p in known.providers}
+    consumers: dict[str, dict[str, Mapping[str, int]]] = {}
+    for uuid, root in root_of.items():
+        if root in trees:
+            del providers[uuid]
+    for consumer, held in known.consumers.items():
+        left = {u: h for u, h in held.items() if root_of.get(u) not in trees}
+        if left:
+            consumers[consumer] = left
+    for uuid, reading in readings.items():
+        providers[uuid] = reading.provider
+        for consumer, units in reading.allocations.items():
+            consumers.setdefault(consumer, {})[uuid] = units
+    return dataclasses.replace(
+        known,
+        providers=_ordered(providers.values()),
+        consumers=model.frozen_map(
+            {c: model.frozen_map(held) for c, held in consumers.items()}
+        ),
+        read=(known.read or frozenset()) | trees,
+    )
 
 
 def _ordered(

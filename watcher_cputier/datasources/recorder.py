@@ -13,11 +13,13 @@
 """What an audit saw, as a scenario file: what operators attach to reports.
 
 ``[cputier] record_directory`` turns it on. A run of an audit replaces the
-file of the run before it, at once and as a whole. Nothing that goes wrong
-here fails an audit.
+file of the run before it, at once and as a whole. So it does with the report
+beside it: the plan with what reading the cloud took, or the error of a run
+that has none. Nothing that goes wrong here fails an audit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+import json
 import os
 import pathlib
 import tempfile
@@ -44,21 +46,48 @@ def record(
     :param audit: Watcher's audit; None for a run without one
     :param given: its parameters
     """
+    _record(
+        conf,
+        audit,
+        "yaml",
+        lambda: scenario.dumps(
+            scenario.Scenario(cluster=cluster, parameters=given)
+        ),
+    )
+
+
+def record_report(
+    conf: cfg.ConfigOpts, audit: Any, document: Mapping[str, Any]
+) -> None:
+    """Write ``<directory>/<audit's uuid>.report.json``, as above.
+
+    :param document: of :func:`watcher_cputier.report.plan_document` or
+        :func:`watcher_cputier.report.failure_document`
+    """
+    _record(
+        conf,
+        audit,
+        "report.json",
+        lambda: json.dumps(document, indent=2) + "\n",
+    )
+
+
+def _record(
+    conf: cfg.ConfigOpts, audit: Any, suffix: str, text: Callable[[], str]
+) -> None:
     directory = conf[tiers.GROUP].record_directory
     if not directory:
         return
     name = getattr(audit, "uuid", None) or "audit"
     try:
-        text = scenario.dumps(
-            scenario.Scenario(cluster=cluster, parameters=given)
-        )
-        path = pathlib.Path(directory, f"{name}.yaml")
+        path = pathlib.Path(directory, f"{name}.{suffix}")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _replace(path, text)
+        _replace(path, text())
     except Exception as exc:  # noqa: BLE001 - an audit matters more
         LOG.warning(
-            "The scenario of audit %s cannot be written to %s: %s. Check "
+            "The record %s of audit %s cannot be written to %s: %s. Check "
             "[cputier] record_directory.",
+            suffix,
             name,
             directory,
             exc,

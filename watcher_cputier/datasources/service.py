@@ -12,16 +12,22 @@
 
 """Reading from an OpenStack API: retries, and errors that name their cure.
 
-A :class:`Service` wraps the adapter that openstacksdk has for a service. It
-only ever sends GET (R95). Refusals that may pass (429, 502, 503, 504, lost
-connections) are tried again by keystoneauth, a bounded number of times and
-with its back-off; what remains becomes a
-:class:`~watcher_cputier.errors.ServiceError` that names the service, the
-request and what mends it.
+A :class:`Service` wraps a keystoneauth adapter. It only ever sends GET (R95).
+Refusals that may pass (409, 429, 500, 502, 503, 504, lost connections) are
+tried again a bounded number of times, after pauses that double as
+keystoneauth's own do. keystoneauth does not do it by itself here: it would
+sleep for as long as a ``Retry-After`` says and give each try the same time,
+whereas here all tries and pauses together end with the time budget. What
+remains becomes a :class:`~watcher_cputier.errors.ServiceError` that names the
+service, the request and what mends it.
+
+An answer knows what it is the answer to: whoever looks for a field that it
+lacks raises that error too (:class:`Answer`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 import dataclasses
+import functools
 import threading
 import time
 from typing import Any
@@ -35,8 +41,11 @@ import requests
 from watcher_cputier import errors
 
 RETRIES = 3
-RETRIABLE_STATUS = [429, 502, 503, 504]
+RETRIABLE_STATUS = frozenset({409, 429, 500, 502, 503, 504})
 TIMEOUT_SECONDS = 60
+# Before the first retry; each further pause is twice as long.
+PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 60
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +65,49 @@ class Tally:
             f"{self.requests} requests, {self.seconds:.2f} s, "
             f"{self.received_bytes / 1e6:.2f} MB"
         )
+
+
+class Answer(dict[str, Any]):
+    """An object of a service's answer; a field that it lacks is an error.
+
+    :param where: the service and the request
+    """
+
+    __slots__ = ("where",)
+
+    def __init__(self, where: str, fields: Mapping[str, Any]) -> None:
+        super().__init__(fields)
+        self.where = where
+
+    def __missing__(self, name: str) -> Any:
+        there = ", ".join(sorted(self)[:8])
+        raise unexpected(
+            self.where,
+            f"the answer has no {name!r}"
+            + (f" among {there}" if there else ", it is empty"),
+        )
+
+    def items_of(self, name: str) -> list["Answer"]:
+        """The list of objects in a field.
+
+        :raises ServiceError: if there is none, or something else is in it
+        """
+        found = self[name]
+        if not isinstance(found, list) or not all(
+            isinstance(item, Answer) for item in found
+        ):
+            raise unexpected(
+                self.where,
+                f"the answer's {name!r} is no list of objects",
+            )
+        return found
+
+
+def unexpected(where: str, what: str) -> errors.ServiceError:
+    """The error about an answer that is not of the service's form."""
+    return errors.ServiceError(
+        what, where=where, cure="Check what listens at the service's endpoint"
+    )
 
 
 class Service:
@@ -131,47 +183,84 @@ class Service:
         params: Mapping[str, Any] | None = None,
         *,
         before: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> Answer:
         """The JSON document at a path.
 
         :param before: ask with an older microversion than this one
         :raises ServiceError: if it cannot be had
         :raises NotFound: on 404
         """
-        microversion = self._older_than(before)
-        started = time.monotonic()
-        try:
-            response = self._adapter.get(
-                path,
-                params=dict(params or {}),
-                microversion=microversion,
-                raise_exc=False,
-                connect_retries=RETRIES,
-                status_code_retries=RETRIES,
-                retriable_status_codes=RETRIABLE_STATUS,
-                timeout=self._patience(path, started),
-            )
-        except (
-            ksa_exceptions.ClientException,
-            sdk_exceptions.SDKException,
-        ) as exc:
-            raise self.unreachable(f"GET {path}", exc) from exc
-        self._count(response, time.monotonic() - started)
+        response = self._ask(path, params, self._older_than(before))
         if response.status_code != 200:
             raise self._refused(path, response)
+        where = f"{self.name} GET {path}"
         try:
-            document = response.json()
-        except ValueError:
-            document = None
-        if not isinstance(document, dict):
-            raise self._error(
-                f"GET {path}",
-                "the answer is no JSON document"
-                if document is None
-                else "the answer is not of the service's form",
-                "Check what listens at the service's endpoint",
+            document = response.json(
+                object_hook=functools.partial(Answer, where)
             )
+        except ValueError:
+            raise unexpected(where, "the answer is no JSON document") from None
+        if not isinstance(document, Answer):
+            raise unexpected(where, "the answer is not of the service's form")
         return document
+
+    def items(
+        self,
+        path: str,
+        key: str,
+        params: Mapping[str, Any] | None = None,
+    ) -> list[Answer]:
+        """The list of objects that a path's document has under a key.
+
+        :raises ServiceError: as :meth:`get`, or if there is none
+        """
+        return self.get(path, params).items_of(key)
+
+    def _ask(
+        self,
+        path: str,
+        params: Mapping[str, Any] | None,
+        microversion: str | None,
+    ) -> requests.Response:
+        """The answer of the last try, whatever it is.
+
+        :raises ServiceError: if the last try brought none
+        """
+        for retry in range(RETRIES + 1):
+            response, failure = None, None
+            started = time.monotonic()
+            timeout = self._patience(path, started)
+            try:
+                response = self._adapter.get(
+                    path,
+                    params=dict(params or {}),
+                    microversion=microversion,
+                    raise_exc=False,
+                    connect_retries=0,
+                    status_code_retries=0,
+                    timeout=timeout,
+                )
+            except (
+                ksa_exceptions.ClientException,
+                sdk_exceptions.SDKException,
+            ) as exc:
+                failure = exc
+            now = time.monotonic()
+            self._count(response, now - started)
+            pause = _pause(retry, response, failure)
+            if pause is None:
+                break
+            if self.deadline is not None and now + pause >= self.deadline:
+                if isinstance(failure, ksa_exceptions.ConnectTimeout):
+                    raise self._out_of_time(path) from failure
+                break
+            time.sleep(pause)
+        if response is None:
+            assert failure is not None
+            raise self.unreachable(
+                f"GET {path}", failure, timeout
+            ) from failure
+        return response
 
     def _older_than(self, before: str | None) -> str | None:
         """The microversion to ask with, below a limit if there is one."""
@@ -183,29 +272,37 @@ class Service:
         return f"{major}.{minor - 1}"
 
     def _patience(self, path: str, now: float) -> float:
-        """Seconds that a request may take within the time budget."""
+        """Seconds that a try may take within the time budget.
+
+        Half of what is left, so that there may be another one.
+
+        :raises OutOfTime: if nothing is left
+        """
         if self.deadline is None:
             return TIMEOUT_SECONDS
         left = self.deadline - now
         if left <= 0:
-            raise OutOfTime(
-                "the time budget for reading the cloud is used up "
-                f"({self.name} so far: {self.tally})",
-                where=f"{self.name} GET {path}",
-                cure="Raise [cputier] read_timeout_seconds, or find out what "
-                "is slow",
-            )
-        # Each try may take as long, and a lost one is tried again.
-        return min(TIMEOUT_SECONDS, max(1.0, left / (RETRIES + 1)))
+            raise self._out_of_time(path)
+        return min(TIMEOUT_SECONDS, left, max(1.0, left / 2))
 
-    def _count(self, response: requests.Response, seconds: float) -> None:
+    def _out_of_time(self, path: str) -> "OutOfTime":
+        return OutOfTime(
+            "the time budget for reading the cloud is used up "
+            f"({self.name} so far: {self.tally})",
+            where=f"{self.name} GET {path}",
+            cure="Raise [cputier] read_timeout_seconds, or find out what "
+            "is slow",
+        )
+
+    def _count(
+        self, response: requests.Response | None, seconds: float
+    ) -> None:
         with self._lock:
             self.tally = Tally(
                 requests=self.tally.requests + 1,
                 seconds=self.tally.seconds + seconds,
-                received_bytes=(
-                    self.tally.received_bytes + len(response.content)
-                ),
+                received_bytes=self.tally.received_bytes
+                + (0 if response is None else len(response.content)),
             )
 
     def try_all(
@@ -236,16 +333,19 @@ class Service:
         params: Mapping[str, Any] | None = None,
         *,
         before: str | None = None,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[Answer]:
         """All items of a list that the service answers in pages.
 
         The link to the next page is followed by its marker, for the host
         part of such links is often wrong behind a proxy.
+
+        :raises ServiceError: as :meth:`get`, if there is no such list, or if
+            a page is answered twice
         """
         query = dict(params or {})
         while True:
             document = self.get(path, query, before=before)
-            items = document.get(key, [])
+            items = document.items_of(key)
             yield from items
             more = any(
                 link.get("rel") == "next"
@@ -254,7 +354,13 @@ class Service:
             if not more or not items:
                 return
             last = items[-1]
-            query["marker"] = last.get("uuid") or last["id"]
+            marker = last.get("uuid") or last["id"]
+            if marker == query.get("marker"):
+                raise unexpected(
+                    document.where,
+                    f"the page after {marker} is answered again and again",
+                )
+            query["marker"] = marker
 
     def _refused(
         self, path: str, response: requests.Response
@@ -296,8 +402,13 @@ class Service:
             kind = f"{parts[0]}/detail"
         return self._policies.get(kind, path)
 
-    def unreachable(self, request: str, exc: Exception) -> errors.ServiceError:
-        """What a client library raised, in an operator's words."""
+    def unreachable(
+        self, request: str, exc: Exception, timeout: float = TIMEOUT_SECONDS
+    ) -> errors.ServiceError:
+        """What a client library raised, in an operator's words.
+
+        :param timeout: seconds that were waited for an answer
+        """
         if isinstance(exc, ksa_exceptions.EndpointNotFound):
             what = "the service catalogue has no endpoint"
             cure = "Register the service, or check region and interface"
@@ -305,7 +416,7 @@ class Service:
             what = "the credentials are refused (401)"
             cure = "Check [watcher_clients_auth] in Watcher's configuration"
         elif isinstance(exc, ksa_exceptions.ConnectTimeout):
-            what = f"no answer within {TIMEOUT_SECONDS} s"
+            what = f"no answer within {timeout:.3g} s"
             cure = "Check the service and the network"
         else:
             what = f"unreachable: {_first_line(exc)}"
@@ -334,6 +445,26 @@ class BadRequest(errors.ServiceError):
 
 class NotFound(errors.ServiceError):
     """The service answers, and does not have the object."""
+
+
+def _pause(
+    retry: int,
+    response: requests.Response | None,
+    failure: Exception | None,
+) -> float | None:
+    """Seconds to wait before the next try; None if there is none."""
+    if retry == RETRIES:
+        return None
+    wanted: float = PAUSE_SECONDS * 2**retry
+    if response is None:
+        passes = isinstance(failure, ksa_exceptions.RetriableConnectionFailure)
+        return wanted if passes else None
+    if response.status_code not in RETRIABLE_STATUS:
+        return None
+    told = response.headers.get("Retry-After", "")
+    if told.isdecimal():
+        wanted = max(wanted, int(told))
+    return min(wanted, LONGEST_PAUSE_SECONDS)
 
 
 def _first_line(exc: Exception) -> str:

@@ -32,6 +32,10 @@ Consumers. What a migration in flight holds on its source is no instance's.
 A consumer that is neither a server nor a migration in flight is an orphan,
 and a server that holds units on a second host without a migration is
 doubled: both are reported with what mends them, and count.
+
+Cells that do not answer. Nova knows of such a cell which hosts and servers
+are mapped to it, and no more. Its hosts are reported and take no part, nor
+do hosts that its servers hold allocations on.
 """
 
 from collections.abc import Iterable, Mapping
@@ -61,19 +65,52 @@ def strangers(
     )
 
 
+def missing_hosts(
+    scope: compute_model.Scope, cloud: nova_source.Cloud
+) -> tuple[nova_source.Compute, ...]:
+    """Hosts that Watcher's model lacks although the audit names no scope."""
+    if not scope.whole:
+        return ()
+    return tuple(c for c in cloud.computes if c.uuid not in scope.hosts)
+
+
 def unexplained(
     cloud: nova_source.Cloud, providers: placement_source.Providers
 ) -> tuple[str, ...]:
     """Consumers that are neither a listed server nor in flight, by uuid."""
-    known = {server.uuid for server in cloud.servers}
+    known = {server.uuid for server in cloud.servers} | cloud.unreachable
     known |= {m.uuid for m in cloud.migrations if m.in_flight}
     return tuple(sorted(set(providers.consumers) - known))
+
+
+def outdated(
+    cloud: nova_source.Cloud, providers: placement_source.Providers
+) -> tuple[str, ...]:
+    """Servers that Nova was asked about before their host changed, by uuid.
+
+    Those listed on a host whose tree has changed, and those that hold units
+    there now.
+    """
+    if not providers.changed:
+        return ()
+    names = {c.name for c in cloud.computes if c.uuid in providers.changed}
+    changed = {
+        p.uuid for p in providers.providers if p.root_uuid in providers.changed
+    }
+    return tuple(
+        sorted(
+            server.uuid
+            for server in cloud.servers
+            if server.host in names
+            or changed & providers.consumers.get(server.uuid, {}).keys()
+        )
+    )
 
 
 def in_doubt(
     cluster: model.Cluster, cloud: nova_source.Cloud
 ) -> frozenset[str]:
-    """Uuids of hosts whose allocations must be read to judge them.
+    """Uuids of hosts in scope whose allocations must be read to judge them.
 
     :param cluster: assembled from flavors and Placement's totals
     """
@@ -93,7 +130,8 @@ def in_doubt(
     return frozenset(
         host.uuid
         for host in cluster.hosts
-        if host.providers
+        if host.in_scope
+        and host.providers
         and (
             host.name in moving
             or any(
@@ -196,6 +234,14 @@ class _Assembly:
         self.read_hosts = {
             c.name for c in cloud.computes if providers.has_read(c.uuid)
         }
+        # By Nova's word, or by those of its servers that we know to be there.
+        self.unreachable_hosts = cloud.unreachable_hosts | {
+            self.host_of_root[root]
+            for uuid in cloud.unreachable
+            for provider in self.consumers.get(uuid, ())
+            if (root := self.provider_by_uuid[provider].root_uuid)
+            in self.host_of_root
+        }
 
     def cluster(self) -> model.Cluster:
         """The cluster, with everything odd about it found."""
@@ -215,6 +261,8 @@ class _Assembly:
         self._report_unrequested(hosts, instances)
         self._report_half_enabled(hosts, instances)
         self._report_limit()
+        self._report_unreachable()
+        self._report_missing_hosts()
         return model.Cluster(
             tiers=self.tiers,
             hosts=hosts,
@@ -248,7 +296,8 @@ class _Assembly:
     def _host(self, compute: nova_source.Compute, unique: bool) -> model.Host:
         """A host; one whose name another claims too takes no part."""
         tree = self.trees.get(compute.uuid, [])
-        if not tree:
+        in_scope = compute.uuid in self.scope.hosts
+        if in_scope and not tree:
             self._find(
                 "host_without_provider",
                 compute.name,
@@ -273,9 +322,13 @@ class _Assembly:
             enabled=compute.enabled,
             up=compute.up,
             disabled_reason=compute.disabled_reason,
+            hypervisor_type=compute.hypervisor_type,
+            hypervisor_version=compute.hypervisor_version,
             zone=compute.zone,
             failure_domain=self.domain_of_host.get(compute.name, compute.zone),
-            in_scope=unique and compute.uuid in self.scope.hosts,
+            in_scope=in_scope
+            and unique
+            and compute.name not in self.unreachable_hosts,
         )
 
     # Instances
@@ -305,6 +358,8 @@ class _Assembly:
                 else self.zone_of_host.get(server.host)
             ),
             image_properties=server.image_properties,
+            different_host=server.different_host,
+            same_host=server.same_host,
             in_doubt=claim.doubt,
         )
 
@@ -328,15 +383,16 @@ class _Assembly:
         asked = self._asked(server.flavor)
         if not self._placed_by_class(asked.tier):
             return asked
+        here, elsewhere = self._placed(server)
+        doubt = self._doubled(server, elsewhere) or asked.doubt
         if server.host not in self.read_hosts:
             # Flavors and Placement's totals agree: flavors tell.
             requested = self._requested(server.flavor) is not None
             return accounting.Claim(
                 asked.tier,
                 asked.units if requested else 0,
-                self._doubled(server) or asked.doubt,
+                doubt,
             )
-        here, _ = self._placed(server)
         if server.uuid in self.moving:
             # Its allocations are between two hosts; it stays what its
             # flavor says and is no candidate.
@@ -345,7 +401,6 @@ class _Assembly:
                 here.get(asked.tier, 0),
                 "a migration of it is in progress",
             )
-        doubt = self._doubled(server) or asked.doubt
         if not here:
             self._report_unshaped(server, asked)
             return accounting.Claim(asked.tier, 0, doubt)
@@ -433,9 +488,10 @@ class _Assembly:
 
     # What is odd
 
-    def _doubled(self, server: nova_source.Server) -> str:
+    def _doubled(
+        self, server: nova_source.Server, elsewhere: Iterable[str]
+    ) -> str:
         """Report what it holds on other hosts; empty if nothing is odd."""
-        _, elsewhere = self._placed(server)
         if not elsewhere or server.uuid in self.moving:
             return ""
         names = ", ".join(elsewhere)
@@ -627,6 +683,40 @@ class _Assembly:
                 f"{self.providers.limit} ([placement] "
                 "max_allocation_candidates): hosts are read one by one, and "
                 "Nova's scheduler does not see all of them.",
+            )
+
+    def _report_unreachable(self) -> None:
+        """Cells of Nova that are down."""
+        cure = "Bring the cell's database and message queue back."
+        for name in sorted(self.unreachable_hosts):
+            self._find(
+                "cell_unreachable",
+                name,
+                f"Nova's cell of host {name} does not answer: what runs there "
+                f"is not known, and the host takes no part. {cure}",
+            )
+        if self.cloud.unreachable:
+            names = _some(sorted(self.cloud.unreachable))
+            self._find(
+                "cell_unreachable",
+                "servers",
+                f"{len(self.cloud.unreachable)} servers are in a cell of Nova "
+                f"that does not answer, and are not judged: {names}. {cure}",
+            )
+
+    def _report_missing_hosts(self) -> None:
+        """Hosts that Watcher has lost, in an audit of the whole cloud."""
+        for compute in missing_hosts(self.scope, self.cloud):
+            self._find(
+                "host_not_in_model",
+                compute.name,
+                f"Host {compute.name} ({compute.uuid}) is not in Watcher's "
+                "compute model, although the audit names no scope: it is "
+                "neither source nor target. Watcher leaves out hosts whose "
+                "provider has no DISK_GB inventory of its own, and takes a "
+                "host for another one whose name contains its name; the "
+                "decision engine's log says so where it builds the model. "
+                "Let nova-compute report DISK_GB, or rename the host.",
             )
 
 

@@ -98,24 +98,34 @@ class Unresolved:
 class Plan:
     """What an audit proposes.
 
-    :param migrations: in the order in which they are emitted
+    :param migrations: in a serial order in which each finds its room:
+        executed one after the other, every one is admitted. Which of them
+        may run at the same time is the schedule's matter
     :param deferred: further migrations that ``max_migrations`` cut off
     :param lower_bound: no plan removes as much excess with fewer
+    :param residual_bound: no plan leaves fewer units over quota, however
+        many migrations it takes
+    :param relief_bound: no plan removes more units of excess with
+        ``max_migrations``; None where that did not cut
     :param excess_before: {(host, tier): units over quota}
     :param excess_after: the same after the migrations, deferred ones left
         out
+    :param cut: whether the time budget ended the search
     """
 
     migrations: tuple[Migration, ...] = ()
     deferred: tuple[Migration, ...] = ()
     unresolved: tuple[Unresolved, ...] = ()
     lower_bound: int = 0
+    residual_bound: int = 0
+    relief_bound: int | None = None
     excess_before: Mapping[tuple[str, str], int] = dataclasses.field(
         default_factory=model.frozen_map
     )
     excess_after: Mapping[tuple[str, str], int] = dataclasses.field(
         default_factory=model.frozen_map
     )
+    cut: bool = False
 
     @property
     def optimal(self) -> bool:

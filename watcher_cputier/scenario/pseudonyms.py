@@ -105,9 +105,7 @@ class _Pseudonyms:
         self.texts = _words("text", self._texts())
         self.literal = self._literal_keys()
         self.values = _words("value", self._values())
-        self.subjects = _words(
-            "subject", (f.subject for f in cluster.findings)
-        )
+        self.subjects = _words("subject", self._subjects())
 
     # What has a name
 
@@ -140,7 +138,9 @@ class _Pseudonyms:
             yield from admission.hosts | admission.refused
 
     def _instance_uuids(self) -> Iterable[str]:
-        yield from (i.uuid for i in self.cluster.instances)
+        for instance in self.cluster.instances:
+            yield instance.uuid
+            yield from instance.different_host | instance.same_host
         for group in self.cluster.server_groups:
             yield from group.members
 
@@ -182,13 +182,38 @@ class _Pseudonyms:
             if key.startswith(_ASKED) and not _BARE.fullmatch(value)
         )
 
+    # Only what is replaced is numbered, so that what has pseudonyms already
+    # keeps them.
+
     def _values(self) -> Iterable[str]:
         for instance in self.cluster.instances:
-            yield from instance.flavor.extra_specs.values()
-            yield from instance.image_properties.values()
+            for told in (
+                instance.flavor.extra_specs,
+                instance.image_properties,
+            ):
+                yield from (v for k, v in told.items() if not self._kept(k))
         for aggregate in self.cluster.aggregates:
-            for value in aggregate.metadata.values():
-                yield from _parts(value)
+            for key, value in aggregate.metadata.items():
+                if not (
+                    key == _ZONE
+                    or key.startswith(_PROJECTS)
+                    or self._literal(key)
+                ):
+                    yield from _parts(value)
+
+    def _subjects(self) -> Iterable[str]:
+        """Of findings, those that are not named elsewhere."""
+        for finding in self.cluster.findings:
+            if not any(finding.subject in names for names in self._subject):
+                yield finding.subject
+
+    @property
+    def _subject(self) -> tuple["_Names", ...]:
+        """What a finding may be about."""
+        return (
+            self.hosts, self.instances, self.instance_uuids, self.providers,
+            self.provider_uuids,
+        )  # fmt: skip
 
     # The same with pseudonyms
 
@@ -279,10 +304,13 @@ class _Pseudonyms:
         )
 
     def _spec(self, key: str, value: str) -> str:
-        kept = _DECIDING.match(key) or (
+        return value if self._kept(key) else self.values[value]
+
+    def _kept(self, key: str) -> bool:
+        """Whether an extra spec or image property keeps its value."""
+        return bool(_DECIDING.match(key)) or (
             key.startswith(_ASKED) and key.removeprefix(_ASKED) in self.literal
         )
-        return value if kept else self.values[value]
 
     def _instance(
         self, instance: model.Instance, flavor: model.Flavor
@@ -307,6 +335,8 @@ class _Pseudonyms:
                     for key, value in instance.image_properties.items()
                 }
             ),
+            different_host=self.instance_uuids.all(instance.different_host),
+            same_host=self.instance_uuids.all(instance.same_host),
             tied=self.texts[instance.tied],
             in_doubt=self.texts[instance.in_doubt],
         )
@@ -329,16 +359,17 @@ class _Pseudonyms:
     def _metadata(self, key: str, value: str) -> str:
         if key == _ZONE:
             return self.zones[value]
-        if key in self.literal or key.startswith("trait:"):
+        if self._literal(key):
             return value
         names = self.projects if key.startswith(_PROJECTS) else self.values
         return ",".join(names[part] for part in _parts(value))
 
+    def _literal(self, key: str) -> bool:
+        """Whether metadata keep their value."""
+        return key in self.literal or key.startswith("trait:")
+
     def _finding(self, finding: model.Finding) -> model.Finding:
-        for names in (
-            self.hosts, self.instances, self.instance_uuids, self.providers,
-            self.provider_uuids, self.subjects,
-        ):  # fmt: skip
+        for names in (*self._subject, self.subjects):
             if finding.subject in names:
                 subject = names[finding.subject]
                 break

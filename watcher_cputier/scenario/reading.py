@@ -292,6 +292,8 @@ class _Loader:
                 "image_properties": model.frozen_map(
                     record.get("image_properties")
                 ),
+                "different_host": frozenset(record.get("different_host", ())),
+                "same_host": frozenset(record.get("same_host", ())),
             }
         )
 

@@ -64,6 +64,7 @@ _NAME = {"type": "string", "minLength": 1}
 # The greatest whole number that every reader of JSON keeps.
 _WHOLE = {"type": "integer", "minimum": -(2**53) + 1, "maximum": 2**53 - 1}
 _COUNT = {**_WHOLE, "minimum": 0}
+_COUNT_OR_NULL = {**_COUNT, "type": ["integer", "null"]}
 _POSITIVE = {**_WHOLE, "minimum": 1}
 # The greatest allocation ratio of Placement.
 _RATIO = {"type": "number", "minimum": 0, "maximum": 3.40282e38}
@@ -140,6 +141,10 @@ _HOST = _object(
     up=_is(_FLAG, "Whether its compute service is up; true."),
     disabled_reason=_is(_TEXT, "Why it was disabled."),
     in_scope=_is(_FLAG, "Whether it is in the audit's scope; true."),
+    hypervisor_type=_is(_TEXT, "Type of its hypervisor; unknown."),
+    hypervisor_version=_is(
+        _COUNT_OR_NULL, "Version of its hypervisor, null if unknown; null."
+    ),
     providers=_is(_list(_PROVIDER), "Its provider tree."),
     inventories=_is(
         _map(_INVENTORY), "Inventories of a single provider, its root."
@@ -192,6 +197,12 @@ _INSTANCE = _object(
         _TEXT_OR_NULL, "Availability zone that it was created for; null."
     ),
     image_properties=_is(_TEXTS, "Properties of its image."),
+    different_host=_is(
+        _NAMES, "Uuids of instances that it must not share a host with."
+    ),
+    same_host=_is(
+        _NAMES, "Uuids of instances one of which it must share a host with."
+    ),
     tied=_is(_TEXT, "What ties it to its host besides flavor and image."),
     in_doubt=_is(_TEXT, "Why its allocations cannot be trusted."),
 )

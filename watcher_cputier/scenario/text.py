@@ -205,7 +205,8 @@ _PLAIN = re.compile(
 )
 # What JSON leaves in quotes as it is and YAML does not.
 _UNSAFE = re.compile("[\x7f-\xa0\u2028\u2029\ufeff\ufffe\uffff]")
-# Longer keys have to be announced, in flow style for simplicity.
+# Keys that are longer as they are written have to be announced, in flow
+# style for simplicity; YAML looks for the colon 1024 characters far.
 _LONGEST_KEY = 500
 
 
@@ -249,7 +250,7 @@ def _nested(value: Any) -> bool:
 def _breakable(value: Any) -> bool:
     """Whether a value can be laid out on several lines."""
     if isinstance(value, dict):
-        return bool(value) and max(map(len, value)) <= _LONGEST_KEY
+        return bool(value) and not any(map(_is_long, map(_scalar, value)))
     return isinstance(value, list) and bool(value)
 
 
@@ -286,7 +287,12 @@ def _flow(value: Any) -> str:
 @functools.lru_cache(maxsize=4096)
 def _key(text: str) -> str:
     found = _scalar(text)
-    return f"? {found} " if len(text) > _LONGEST_KEY else found
+    return f"? {found} " if _is_long(found) else found
+
+
+def _is_long(key: str) -> bool:
+    """Whether a key, as it is written, is too long to stand for itself."""
+    return len(key) > _LONGEST_KEY
 
 
 @functools.lru_cache(maxsize=65536)

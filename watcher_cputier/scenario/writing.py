@@ -113,7 +113,16 @@ def _host(host: model.Host) -> _Record:
         "name": host.name,
         **_unlike_name(host.name, uuid=host.uuid, node_name=host.node_name),
         **_differing(
-            host, ("zone", "enabled", "up", "disabled_reason", "in_scope")
+            host,
+            (
+                "zone",
+                "enabled",
+                "up",
+                "disabled_reason",
+                "in_scope",
+                "hypervisor_type",
+                "hypervisor_version",
+            ),
         ),
         **_unlike_name(host.zone, failure_domain=host.failure_domain),
         "providers": [_provider(p, host.uuid) for p in host.providers],
@@ -268,6 +277,8 @@ def _instance(instance: model.Instance, flavor: str) -> _Record:
         **_given(
             allocations=_plain(instance.allocations),
             image_properties=_plain(instance.image_properties),
+            different_host=sorted(instance.different_host),
+            same_host=sorted(instance.same_host),
         ),
         **_differing(instance, _INSTANCE_FIELDS),
     }

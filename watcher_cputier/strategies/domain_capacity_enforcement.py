@@ -37,6 +37,7 @@ from watcher_cputier.datasources import cloud
 from watcher_cputier.datasources import compute_model
 from watcher_cputier.datasources import recorder
 from watcher_cputier.goals import indicators
+from watcher_cputier.strategies import emission
 
 LOG = log.getLogger(__name__)
 
@@ -118,6 +119,21 @@ class DomainCapacityEnforcement(base.BaseStrategy):
             self._report_nothing()
             return
         reader = cloud.Reader(cloud.connection(self.osc, cfg.CONF))
+        try:
+            self._decide(audit, params, reader)
+        except Exception as exc:
+            LOG.info("Reading the cloud took %s until then", reader.cost)
+            recorder.record_report(
+                cfg.CONF,
+                audit,
+                report.failure_document(exc, reading=reader.reading),
+            )
+            raise
+
+    def _decide(
+        self, audit: Any, params: parameters.Parameters, reader: cloud.Reader
+    ) -> None:
+        """Read, plan, fill the solution and leave the records."""
         cluster = reader.get_cluster(
             self._scope,
             tiers_conf.catalogue(cfg.CONF),
@@ -134,9 +150,22 @@ class DomainCapacityEnforcement(base.BaseStrategy):
             # With Placement's word on the plan's targets.
             recorder.record(cfg.CONF, audit, cluster, self.input_parameters)
         LOG.info("Reading the cloud took %s", reader.cost)
+        for finding in emission.preflight(cfg.CONF, params):
+            LOG.warning("%s: %s", finding.kind, finding.text)
+        found = emission.emit(self.solution, cluster, found, verdict, params)
         _log(cluster, verdict, found)
-        for migration in found.migrations:
-            self._add(migration)
+        tiers = [tier.name for tier in cluster.tiers]
+        recorder.record_report(
+            cfg.CONF,
+            audit,
+            report.plan_document(
+                cluster,
+                verdict,
+                found,
+                indicators=indicators.values(found, tiers),
+                reading=reader.reading,
+            ),
+        )
         self._set_indicators(cluster, found)
 
     def _scope(self) -> compute_model.Scope:
@@ -146,7 +175,11 @@ class DomainCapacityEnforcement(base.BaseStrategy):
         say too little for an operator: they are put into words here.
         """
         try:
-            return compute_model.scope_of(self.compute_model)
+            return compute_model.scope_of(
+                self.compute_model, self.audit_scope or []
+            )
+        except errors.TierError:
+            raise
         except Exception as exc:
             raise errors.SnapshotError(
                 f"Watcher's compute model cannot be used: {exc!r}",
@@ -163,18 +196,6 @@ class DomainCapacityEnforcement(base.BaseStrategy):
         )
         collector.synchronize()
         self._compute_model = None
-
-    def _add(self, migration: planner.Migration) -> None:
-        self.solution.add_action(
-            action_type=self.MIGRATION,
-            resource_id=migration.instance.uuid,
-            input_parameters={
-                "migration_type": "live",
-                "source_node": migration.source,
-                "destination_node": migration.target,
-                "resource_name": migration.instance.name,
-            },
-        )
 
     def _report_nothing(self) -> None:
         """A part that did not look reports no indicators."""

@@ -147,14 +147,38 @@ def test_a_class_is_served_whole_by_one_nested_provider(
     assert rule(fits(target, more={"CUSTOM_LLC": 4})) == expected
 
 
-def test_a_sharing_provider_serves_a_class() -> None:
-    shared = builders.provider(
-        "nfs", {"CUSTOM_X": 4}, traits=[model.SHARING_TRAIT]
+SHARED = builders.provider(
+    "nfs", {"CUSTOM_X": 4}, traits=[model.SHARING_TRAIT]
+)
+
+
+def test_a_sharing_provider_serves_no_unnumbered_group() -> None:
+    """Nova asks for a named target with ``in_tree``, which leaves it out."""
+    rejection = fits(
+        builders.host("b", shared=(SHARED,)), more={"CUSTOM_X": 4}
     )
-    sharing = builders.host("b", shared=(shared,))
-    assert fits(sharing, more={"CUSTOM_X": 4}) is None
-    assert rule(fits(sharing, more={"CUSTOM_X": 5})) == "fits"
-    assert rule(fits(builders.host("b"), more={"CUSTOM_X": 4})) == "fits"
+    assert rejection is not None
+    assert rejection.rule == "fits"
+    assert rejection.reason == (
+        "it has no inventory of CUSTOM_X, and what nfs shares with it Nova "
+        "leaves out when a target is named"
+    )
+    own = builders.host("b", shared=(SHARED,), more={"CUSTOM_X": 3})
+    rejection = fits(own, more={"CUSTOM_X": 4})
+    assert rejection is not None
+    assert "of 3 CUSTOM_X are taken, 4 more" in rejection.reason
+    assert "nfs" in rejection.reason
+    rejection = fits(builders.host("b"), more={"CUSTOM_X": 4})
+    assert rejection is not None
+    assert rejection.reason == "it has no inventory of CUSTOM_X"
+
+
+def test_a_sharing_provider_serves_a_numbered_group() -> None:
+    """``in_tree`` is asked of the unnumbered group alone."""
+    sharing = builders.host("b", shared=(SHARED,))
+    for amount, expected in ((4, None), (5, "fits")):
+        group = builders.group({"CUSTOM_X": amount}, suffix="1")
+        assert rule(fits(sharing, groups=[group])) == expected
 
 
 def test_classes_of_the_unnumbered_group_may_part() -> None:
@@ -317,7 +341,7 @@ def test_a_group_of_traits_alone_asks_the_root() -> None:
 def test_a_charge_names_the_providers() -> None:
     cloud = builders.cluster([builders.host("b", children=numa(1, 4))])
     asked = builders.flavor(2, more={"CUSTOM_LLC": 3})
-    found = capacity.charge(planner.Ledger(cloud), asked, cloud.hosts[0])
+    found = capacity.charge(planner.Books(cloud), asked, cloud.hosts[0])
     assert found == {
         ("b", "VCPU"): 2,
         ("b", "MEMORY_MB"): 1024,
@@ -339,16 +363,16 @@ def test_arrivals_are_booked_where_they_were_charged() -> None:
             for n in range(3)
         ],
     )
-    ledger = planner.Ledger(cloud)
+    books = planner.Books(cloud)
     target = cloud.hosts[1]
     room = []
     for one in cloud.instances:
-        room.append(capacity.charge(ledger, one.flavor, target) is not None)
+        room.append(capacity.charge(books, one.flavor, target) is not None)
         if room[-1]:
-            ledger.arrive(cloud, one, target)
+            books.move(one, target)
     assert room == [True, True, False]
-    assert ledger.used("b_numa0", "CUSTOM_LLC") == 3
-    assert ledger.used("b_numa1", "CUSTOM_LLC") == 3
+    assert books.used("b_numa0", "CUSTOM_LLC") == 3
+    assert books.used("b_numa1", "CUSTOM_LLC") == 3
 
 
 @pytest.mark.parametrize(

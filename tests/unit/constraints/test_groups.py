@@ -108,15 +108,89 @@ def test_members_that_are_to_arrive_count() -> None:
         [builders.instance("i", "a"), builders.instance("j", "a")],
         server_groups=(builders.server_group("anti-affinity", ["i", "j"]),),
     )
-    ledger = planner.Ledger(cloud)
+    books = planner.Books(cloud)
     move = builders.proposal(cloud, "i", "b")
-    ledger.arrive(cloud, cloud.instance_by_uuid["j"], cloud.hosts[1])
+    books.move(cloud.instance_by_uuid["j"], cloud.hosts[1])
     planned = constraints.Proposal(
         cluster=cloud,
         diagnosis=move.diagnosis,
-        occupancy=ledger,
+        occupancy=books,
         instance=move.instance,
         target=move.target,
     )
     assert rule(constraints.reject_target(move)) is None
     assert rule(constraints.reject_target(planned)) == "anti_affinity"
+
+
+@pytest.mark.parametrize(
+    ("policy", "homes", "expected"),
+    [
+        ("soft-anti-affinity", {"j": "a", "k": "a"}, 0),
+        ("soft-anti-affinity", {"j": "b", "k": "a"}, 1),
+        ("soft-anti-affinity", {"j": "b", "k": "b"}, 2),
+        ("soft-affinity", {"j": "a", "k": "a"}, 2),
+        ("soft-affinity", {"j": "b", "k": "a"}, 1),
+        ("soft-affinity", {"j": "b", "k": "b"}, 0),
+        ("affinity", {"j": "a"}, 0),
+        ("anti-affinity", {"j": "b"}, 0),
+    ],
+)
+def test_soft_policies_prefer(
+    policy: str, homes: dict[str, str], expected: int
+) -> None:
+    """Few members of soft anti-affinity, many of soft affinity."""
+    group = builders.server_group(policy, ["i", "gone", *homes])
+    cloud = builders.cluster(
+        HOSTS,
+        [builders.instance(n, h) for n, h in {"i": "a", **homes}.items()],
+        server_groups=(group,),
+    )
+    move = builders.proposal(cloud, "i", "b")
+    assert constraints.soft_penalty(move) == expected
+
+
+def test_an_instance_of_no_group_prefers_nothing() -> None:
+    cloud = builders.cluster(HOSTS, [builders.instance("i", "a")])
+    assert constraints.soft_penalty(builders.proposal(cloud, "i", "b")) == 0
+
+
+@pytest.mark.parametrize(
+    ("hint", "homes", "expected"),
+    [
+        ("different_host", {"j": "a"}, None),
+        ("different_host", {"j": "b"}, "different_host"),
+        ("different_host", {"j": "a", "k": "b"}, "different_host"),
+        ("different_host", {}, None),
+        ("same_host", {"j": "b"}, None),
+        ("same_host", {"j": "a", "k": "b"}, None),
+        ("same_host", {"j": "a"}, "same_host"),
+        ("same_host", {}, "same_host"),
+    ],
+)
+def test_scheduler_hints(
+    hint: str, homes: dict[str, str], expected: str | None
+) -> None:
+    """R182: the hint names j and k, which may no longer exist."""
+    hinted = builders.instance("i", "a", **{hint: frozenset({"j", "k"})})
+    cloud = builders.cluster(
+        HOSTS,
+        [hinted, *(builders.instance(n, h) for n, h in homes.items())],
+    )
+    rejection = constraints.reject_target(builders.proposal(cloud, "i", "b"))
+    assert rule(rejection) == expected
+    if rejection is not None:
+        assert "scheduler hint" in rejection.reason
+        assert rejection.requirement == "R182"
+
+
+def test_a_hint_does_not_bind_those_that_it_names() -> None:
+    cloud = builders.cluster(
+        HOSTS,
+        [
+            builders.instance("i", "a"),
+            builders.instance("j", "b", different_host=frozenset({"i"})),
+        ],
+    )
+    assert (
+        constraints.reject_target(builders.proposal(cloud, "i", "b")) is None
+    )

@@ -56,6 +56,41 @@ def test_the_same_host_is_no_move() -> None:
     assert rule(rejection) == "elsewhere"
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "words"),
+    [
+        (("QEMU", 9), ("QEMU", 9), None),
+        (("QEMU", 9), ("QEMU", 10), None),
+        (("QEMU", 9), ("QEMU", 8), "version 8 of its hypervisor is older"),
+        (("QEMU", 9), ("VMware", 9), "is VMware, the source's is QEMU"),
+        (("", None), ("QEMU", 8), None),
+        (("QEMU", 9), ("", None), None),
+    ],
+)
+def test_hypervisors(
+    source: tuple[str, int | None],
+    target: tuple[str, int | None],
+    words: str | None,
+) -> None:
+    """R183: of one type, and the target's not older than the source's."""
+    names = ("hypervisor_type", "hypervisor_version")
+    cloud = builders.cluster(
+        [
+            builders.host("a", **dict(zip(names, source, strict=True))),
+            builders.host("b", **dict(zip(names, target, strict=True))),
+        ],
+        [builders.instance("i", "a")],
+    )
+    rejection = constraints.reject_target(builders.proposal(cloud, "i", "b"))
+    if words is None:
+        assert rejection is None
+        return
+    assert rejection is not None
+    assert rejection.rule == "compatible"
+    assert words in rejection.reason
+    assert rejection.requirement == "R183"
+
+
 SERVICES: list[tuple[dict[str, Any], str, str]] = [
     ({"in_scope": False}, "in_audit_scope", "outside the audit's scope"),
     ({"enabled": False}, "in_service", "service is disabled"),
@@ -184,7 +219,7 @@ def test_a_migration_claims_what_the_flavor_asks_for() -> None:
         constraints.Proposal(
             cluster=cloud,
             diagnosis=diagnosing.diagnose(cloud, typed),
-            occupancy=planner.Ledger(cloud),
+            occupancy=planner.Books(cloud),
             instance=cloud.instances[0],
             target=cloud.hosts[1],
         )
@@ -199,10 +234,10 @@ def test_arrivals_take_room_and_departures_give_none() -> None:
         [builders.host("a", gold=8), builders.host("b", gold=4)],
         builders.instances("i", "a", [3]) + builders.instances("j", "b", [2]),
     )
-    ledger = planner.Ledger(cloud)
-    ledger.arrive(cloud, cloud.instance_by_uuid["j1"], cloud.hosts[0])
-    assert ledger.held("a", "gold") == 5
-    assert ledger.held("b", "gold") == 2
-    assert ledger.used("a", "CUSTOM_VCPU_GOLD") == 5
-    assert ledger.used("b", "CUSTOM_VCPU_GOLD") == 2
-    assert ledger.used("a", "MEMORY_MB") == 2048
+    books = planner.Books(cloud)
+    books.move(cloud.instance_by_uuid["j1"], cloud.hosts[0])
+    assert books.held("a", "gold") == 5
+    assert books.held("b", "gold") == 2
+    assert books.used("a", "CUSTOM_VCPU_GOLD") == 5
+    assert books.used("b", "CUSTOM_VCPU_GOLD") == 2
+    assert books.used("a", "MEMORY_MB") == 2048

@@ -1,0 +1,719 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Labels: how many migrations it takes to find a place for an instance now.
+
+Theory of operation. The *label* of a kind is the fewest migrations that place
+one instance of it in the present state: 1 where some host has room, else 1
+plus the cheapest set of smaller instances whose departure makes room on some
+host, each at its own label. Labels are made from the smallest units up, so
+that no chain runs in a circle; a table per host tells the cheapest set for
+every number of units to be freed, a bounded knapsack that is run for all
+hosts at once.
+
+Where memory, or another class, is what a host lacks, a table over units does
+not tell; there single departures are tried for all hosts at once, and sets of
+several on the most promising few.
+
+Labels choose the victims as well: a host over its quota gives the set of
+least label sum that covers its excess, for a small instance is worth nothing
+where only a large one finds a place, and the other way round. The largest
+victims are placed first, for they have the fewest places; which of the hosts
+that have room gets one is the weigher's choice.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import heapq
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from watcher_cputier import model
+from watcher_cputier.planner import problem as problems
+from watcher_cputier.planner import state as states
+
+Labels = npt.NDArray[np.int64]
+
+NEVER = 2**40
+"""The label of a kind that has no place however much is moved."""
+
+# How deep one ejection may lead to another, how many hosts are tried at each
+# depth, and in all for one victim, before it counts as without a place.
+_DEPTH = 6
+_TRIES = 4
+_EFFORT = 24
+# A kind that failed so often is left alone until the next sweep.
+_PATIENCE = 5
+_NODES = 4000
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """Migrations that belong together: a victim, and what made its room.
+
+    :param start: index of the first of them in the plan
+    :param end: index after the last one, which is the victim's
+    :param relief: units of excess that they remove
+    """
+
+    account: str
+    host: int
+    start: int
+    end: int
+    relief: int
+
+
+class Tables:
+    """Labels of the kinds of one account, and what they were made of.
+
+    U is the largest number of units that an instance of it holds.
+    """
+
+    def __init__(
+        self, state: states.State, account: str, labels: Labels
+    ) -> None:
+        self._state = state
+        self._labels = labels
+        problem = state.problem
+        self._column = problem.column["quota", account]
+        kinds = [k for k in problem.kinds if account in k.accounts]
+        demands = [int(k.demand[self._column]) for k in kinds]
+        self._scale = math.gcd(*demands, *(k.units for k in kinds)) or 1
+        self._sizes = sorted({k.units for k in kinds})
+        self._by_size = {
+            size: [k for k in kinds if k.units == size] for size in self._sizes
+        }
+        self._most = max(demands, default=0) // self._scale
+        self._costs: dict[int, npt.NDArray[np.int64]] = {}
+        # The account's own columns: its quota, and its class where it has
+        # one of its own.
+        own = {self._column}
+        tier = problem.cluster.tier_by_name.get(account)
+        name = tier.resource_class if tier is not None else account
+        if name in problem.column:
+            own.add(problem.column[name])
+        self._own = sorted(own)
+        self._read = -1
+        self._direct = np.zeros(len(problem.kinds), dtype=np.bool_)
+        self.kinds = kinds
+        self.version = 0
+
+    def refresh(self) -> None:
+        """Make the labels those of the present state."""
+        state = self._state
+        now = len(state.changes)
+        if self._read == now:
+            return
+        direct = state.targets > 0
+        mine = [k.index for k in self.kinds]
+        if direct[mine].all():
+            if not self._direct[mine].all() or self._read < 0:
+                self._labels[mine] = 1
+                self.version += 1
+                self._costs = {}
+            self._direct = direct
+            self._read = now
+            return
+        same = (
+            self._read >= 0
+            and self._costs
+            and (direct[mine] == self._direct[mine]).all()
+        )
+        self._direct = direct
+        if same:
+            rows = np.array(sorted(set(state.changes[self._read : now])))
+            self._read = now
+            if self._sweep(rows, keep=True):
+                return
+        self._read = now
+        self._sweep(np.arange(len(state.problem.hosts)), keep=False)
+        self.version += 1
+
+    def _sweep(self, rows: npt.NDArray[np.intp], *, keep: bool) -> bool:
+        """Fill the tables of some hosts, from the smallest size up.
+
+        :param keep: whether labels stay as they are; the answer is then
+            whether they are still right
+        """
+        state, most = self._state, self._most
+        width = most + 1
+        best = np.full((len(rows), width), NEVER, dtype=np.int64)
+        best[:, 0] = 0
+        counts = state.counts[rows]
+        for size in self._sizes:
+            for kind in self._by_size[size]:
+                if self._direct[kind.index]:
+                    if not keep:
+                        self._labels[kind.index] = 1
+                    continue
+                costs = self._ejection_costs(kind, rows, best)
+                if keep:
+                    self._costs[kind.index][rows] = costs
+                else:
+                    self._costs[kind.index] = costs
+                cheapest = int(
+                    self._costs[kind.index].min(initial=NEVER)
+                )
+                label = min(NEVER, cheapest + 1)
+                if keep and label != self._labels[kind.index]:
+                    return False
+                self._labels[kind.index] = label
+            if size == self._sizes[-1]:
+                break
+            step = size // self._scale
+            groups: dict[int, list[int]] = {}
+            for kind in self._by_size[size]:
+                label = int(self._labels[kind.index])
+                if label < NEVER:
+                    groups.setdefault(label, []).append(kind.index)
+            for label in sorted(groups):
+                have = counts[:, groups[label]].sum(axis=1)
+                for copy in range(1, -(-most // step) + 1):
+                    some = np.flatnonzero(have >= copy)
+                    if not len(some):
+                        break
+                    part = best[some]
+                    freed = np.concatenate(
+                        (
+                            np.zeros((len(some), min(step, width))),
+                            part[:, : max(0, width - step)],
+                        ),
+                        axis=1,
+                    ).astype(np.int64)
+                    best[some] = np.minimum(part, freed + label)
+        return True
+
+    def _ejection_costs(
+        self,
+        kind: problems.Kind,
+        rows: npt.NDArray[np.intp],
+        best: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.int64]:
+        """Migrations that make room for one of a kind, per host."""
+        state = self._state
+        problem = state.problem
+        found = np.full(len(rows), NEVER, dtype=np.int64)
+        accepts = problem.all_accepts[kind.index, rows]
+        if not accepts.any():
+            return found
+        room = state.room[rows]
+        short = np.zeros(len(rows), dtype=np.int64)
+        for column in self._own:
+            short = np.maximum(short, kind.demand[column] - room[:, column])
+        units = -(-short // self._scale)
+        others = [
+            column
+            for column in np.flatnonzero(kind.demand)
+            if column not in self._own
+        ]
+        enough = accepts & (
+            room[:, others] >= kind.demand[others]
+        ).all(axis=1)
+        able = enough & (units <= self._most) & (short > 0)
+        which = np.flatnonzero(able)
+        found[which] = best[which, units[which]]
+        lacking = np.flatnonzero(accepts & ~enough)
+        if len(lacking):
+            found[lacking] = self._single(kind, rows[lacking])
+        return found
+
+    def _single(
+        self, kind: problems.Kind, rows: npt.NDArray[np.intp]
+    ) -> npt.NDArray[np.int64]:
+        """The same by one departure, of any account and any size."""
+        state = self._state
+        problem = state.problem
+        found = np.full(len(rows), NEVER, dtype=np.int64)
+        columns = np.flatnonzero(kind.demand)
+        lack = kind.demand[columns] - state.room[rows][:, columns]
+        for other in ejectable(problem, kind):
+            if not state.targets[other.index]:
+                continue
+            fits = (lack <= other.release[columns]).all(axis=1)
+            fits &= state.counts[rows, other.index] > 0
+            found[fits] = 1
+        return found
+
+    def hosts_for(self, kind: problems.Kind) -> Iterator[int]:
+        """Hosts on which room can be made for a kind, the cheapest first.
+
+        Ties go to the better score, then to the name.
+        """
+        costs = self._costs.get(kind.index)
+        if costs is None:
+            return
+        rows = np.flatnonzero(costs < NEVER)
+        if not len(rows):
+            return
+        scores = self._state.scores(kind)[rows]
+        for at in np.lexsort((rows, -scores, costs[rows])):
+            yield int(rows[at])
+
+
+def ejectable(
+    problem: problems.Problem, kind: problems.Kind
+) -> Iterator[problems.Kind]:
+    """Kinds that may make room for another: smaller, or of another account.
+
+    Smaller in units, then in memory, so that no chain runs in a circle.
+    """
+    for other in problem.kinds:
+        if other.accounts != kind.accounts or (
+            (other.units, other.memory_mb) < (kind.units, kind.memory_mb)
+        ):
+            yield other
+
+
+class Search:
+    """One attempt at a plan: relieves every account in turn.
+
+    :param floors: (K,) labels are taken to be at least this, as found dear
+        by earlier attempts
+    :param first: kinds that are placed before others of their size
+    :param expired: whether the time for searching is over
+    :param limit: migrations after which it ends
+    :param eager: whether the victim with the most relief per migration goes
+        first instead of the largest one of the cheapest covers
+    """
+
+    def __init__(
+        self,
+        state: states.State,
+        *,
+        floors: Labels | None = None,
+        first: frozenset[int] = frozenset(),
+        expired: Callable[[], bool] = lambda: False,
+        limit: int | None = None,
+        eager: bool = False,
+    ) -> None:
+        self.state = state
+        self._eager = eager
+        problem = state.problem
+        kinds = len(problem.kinds)
+        self.labels = np.ones(kinds, dtype=np.int64)
+        self.highest = np.ones(kinds, dtype=np.int64)
+        self._floors = np.ones(kinds, np.int64) if floors is None else floors
+        self._first = first
+        self._expired = expired
+        self._limit = limit
+        self.bundles: list[Bundle] = []
+        self.troubled: set[int] = set()
+        self.cut = False
+        self._tables = {
+            account: Tables(state, account, self.labels)
+            for account in problem.accounts
+        }
+        priorities = sorted({k.priority for k in problem.kinds})
+        self._priority = {p: min(i, 1023) for i, p in enumerate(priorities)}
+        self._scarcity = problem.all_accepts.sum(axis=1)
+        # {kind: bundles at that time}: without a place since.
+        self._failed: dict[int, int] = {}
+        self._failures: dict[int, int] = {}
+        self._effort = 0
+
+    def run(self) -> None:
+        """Relieve all hosts over quota, the first account first."""
+        for account in self.state.problem.accounts:
+            while self._relieve(account) and not self.cut:
+                # What was without a place may find one in what was left.
+                pass
+
+    # One account
+
+    def _relieve(self, account: str) -> bool:
+        """Serve all hosts over quota in it; whether anything moved."""
+        state = self.state
+        tables = self._tables[account]
+        start = len(state.moves)
+        self._failures = {}
+        tables.refresh()
+        queue: list[tuple[tuple[object, ...], int, int]] = []
+        chosen: dict[int, tuple[int, list[int]]] = {}
+
+        def choose(host: int) -> None:
+            units = state.excess(host, account)
+            if units <= 0:
+                return
+            victims = self._cover(host, account, units)
+            if victims:
+                chosen[host] = (tables.version, victims)
+                kind = victims[0]
+                urgency = self._urgency(kind, host, units)
+                heapq.heappush(queue, (urgency, host, kind))
+
+        for host in range(len(state.problem.hosts)):
+            choose(host)
+        while queue:
+            if self._expired() or self._full():
+                self.cut = True
+                break
+            _, host, kind = heapq.heappop(queue)
+            version, victims = chosen[host]
+            tables.refresh()
+            if version != tables.version:
+                victims = self._cover(
+                    host, account, state.excess(host, account)
+                )
+                if not victims:
+                    continue
+                chosen[host] = (tables.version, victims)
+                if victims[0] != kind:
+                    kind = victims[0]
+                    urgency = self._urgency(
+                        kind, host, state.excess(host, account)
+                    )
+                    heapq.heappush(queue, (urgency, host, kind))
+                    continue
+            if self._victim(host, account, kind):
+                victims = victims[1:]
+                units = state.excess(host, account)
+                if victims and units > 0:
+                    chosen[host] = (version, victims)
+                    urgency = self._urgency(victims[0], host, units)
+                    heapq.heappush(queue, (urgency, host, victims[0]))
+                elif units > 0:
+                    choose(host)
+            else:
+                self.troubled.add(kind)
+                self._failed[kind] = len(self.bundles)
+                self._failures[kind] = self._failures.get(kind, 0) + 1
+                choose(host)
+        return len(state.moves) > start
+
+    def _full(self) -> bool:
+        return (
+            self._limit is not None and len(self.state.moves) >= self._limit
+        )
+
+    def _urgency(
+        self, kind: int, host: int, excess: int
+    ) -> tuple[object, ...]:
+        """The largest first, those with the fewest places among them."""
+        found = self.state.problem.kinds[kind]
+        label = self._label(kind)
+        gain = min(found.units, excess) / label if self._eager else 0.0
+        return (
+            -gain,
+            -found.units,
+            kind not in self._first,
+            int(self._scarcity[kind]),
+            -found.memory_mb,
+            kind,
+            host,
+        )
+
+    def _label(self, kind: int) -> int:
+        """What a migration of a kind counts."""
+        if self._failed.get(kind) == len(self.bundles):
+            return NEVER
+        if self._failures.get(kind, 0) >= _PATIENCE:
+            return NEVER
+        label = int(self.labels[kind])
+        if label >= NEVER:
+            return NEVER
+        return min(511, max(label, int(self._floors[kind])))
+
+    def _cover(self, host: int, account: str, units: int) -> list[int]:
+        """The cheapest kinds to leave a host, so that its excess is gone.
+
+        Cost is the sum of labels, then of the memory to copy, then of the
+        priorities, then of units: packed into one number.
+
+        :returns: a kind per instance, the largest first; as much as there
+            is where all that may leave does not cover the excess
+        """
+        state = self.state
+        kinds = state.problem.kinds
+        items: list[tuple[int, int, int]] = []
+        for kind in state.kinds_on(host):
+            found = kinds[kind]
+            if account not in found.accounts:
+                continue
+            label = self._label(kind)
+            if label >= NEVER:
+                continue
+            cost = (
+                (label << 50)
+                + (found.memory_mb << 22)
+                + (self._priority[found.priority] << 12)
+                + min(found.units, 4095)
+            )
+            items.append((kind, len(state.here(host, kind)), cost))
+        if not items:
+            return []
+        scale = math.gcd(*(kinds[kind].units for kind, _, _ in items))
+        need = -(-units // scale)
+        total = sum(
+            count * kinds[kind].units // scale for kind, count, _ in items
+        )
+        if self._eager:
+            kind, _, _ = max(
+                items,
+                key=lambda item: (
+                    min(kinds[item[0]].units, units) / self._label(item[0]),
+                    -item[2],
+                    -item[0],
+                ),
+            )
+            return [kind]
+        if total <= need:
+            return [kind for kind, count, _ in items for _ in range(count)]
+        return knapsack(
+            [
+                (kind, kinds[kind].units // scale, count, cost)
+                for kind, count, cost in items
+            ],
+            need,
+        )
+
+    def _victim(self, host: int, account: str, kind: int) -> bool:
+        """Move one instance of a kind off a host that is over."""
+        state = self.state
+        before = state.excess(host, account)
+        start = len(state.moves)
+        found = state.problem.kinds[kind]
+        for instance in self._choices(host, kind):
+            self._effort = _EFFORT
+            if self._place(instance, found, account, _DEPTH, (), None):
+                self.highest[kind] = max(
+                    self.highest[kind], len(state.moves) - start
+                )
+                self.bundles.append(
+                    Bundle(
+                        account=account,
+                        host=host,
+                        start=start,
+                        end=len(state.moves),
+                        relief=before - state.excess(host, account),
+                    )
+                )
+                return True
+        return False
+
+    def _choices(self, host: int, kind: int) -> list[model.Instance]:
+        """Instances of a kind that are worth trying: alike but for groups."""
+        found = []
+        groups = set()
+        by_member = self.state.problem.cluster.group_by_member
+        for instance in self.state.here(host, kind):
+            group = by_member.get(instance.uuid)
+            tag = (
+                group and group.uuid,
+                instance.different_host,
+                instance.same_host,
+            )
+            if tag not in groups:
+                groups.add(tag)
+                found.append(instance)
+        return found
+
+    # One instance
+
+    def _place(
+        self,
+        instance: model.Instance,
+        kind: problems.Kind,
+        account: str,
+        depth: int,
+        banned: tuple[int, ...],
+        room_for: model.Instance | None,
+    ) -> bool:
+        """Move an instance somewhere, and make room where it has to be."""
+        state = self.state
+        mask = state.admits(kind)
+        if banned:
+            mask = mask.copy()
+            mask[list(banned)] = False
+        target = state.best_target(instance, kind, mask)
+        if target is not None:
+            state.move(instance, target, room_for=room_for)
+            return True
+        if depth <= 0 or not self._worth_trying(kind):
+            return False
+        tables = self._tables[account]
+        tables.refresh()
+        source = state.row_of(instance)
+        tries = 0
+        for host in tables.hosts_for(kind):
+            if host == source or host in banned:
+                continue
+            if self._make_room(instance, kind, host, depth, banned, room_for):
+                return True
+            tries += 1
+            if tries >= _TRIES:
+                break
+        return False
+
+    def _worth_trying(self, kind: problems.Kind) -> bool:
+        """Whether enough is free in all hosts together, class by class."""
+        problem = self.state.problem
+        accepts = problem.all_accepts[kind.index]
+        room = np.maximum(self.state.room[accepts], 0).sum(axis=0)
+        return bool((room >= kind.demand).all())
+
+    def _make_room(
+        self,
+        instance: model.Instance,
+        kind: problems.Kind,
+        host: int,
+        depth: int,
+        banned: tuple[int, ...],
+        room_for: model.Instance | None,
+    ) -> bool:
+        state = self.state
+        mark = len(state.moves)
+        if self._effort <= 0:
+            return False
+        self._effort -= 1
+        leaving = self._ejection(kind, host)
+        if leaving is None:
+            return False
+        for index in leaving:
+            other = state.problem.kinds[index]
+            placed = any(
+                self._place(
+                    one,
+                    other,
+                    other.accounts[0],
+                    depth - 1,
+                    (*banned, host),
+                    instance,
+                )
+                for one in self._choices(host, index)
+            )
+            if not placed:
+                state.undo(mark)
+                return False
+        if state.rejection(instance, host) is not None:
+            state.undo(mark)
+            return False
+        state.move(instance, host, room_for=room_for)
+        return True
+
+    def _ejection(self, kind: problems.Kind, host: int) -> list[int] | None:
+        """The cheapest kinds to leave a host, so that another fits there."""
+        state = self.state
+        problem = state.problem
+        lack = {
+            int(column): int(kind.demand[column] - state.room[host, column])
+            for column in np.flatnonzero(kind.demand)
+            if kind.demand[column] > state.room[host, column]
+        }
+        columns = sorted(lack)
+        items = []
+        for other in ejectable(problem, kind):
+            count = len(state.here(host, other.index))
+            label = (
+                int(self.labels[other.index])
+                if other.accounts == kind.accounts
+                else 1
+                if state.targets[other.index]
+                else NEVER
+            )
+            gives = tuple(int(other.release[c]) for c in columns)
+            if count and label < NEVER and any(gives):
+                cost = (label << 50) + (other.memory_mb << 22) + other.units
+                items.append((other.index, gives, count, cost))
+        return cheapest_cover(items, [lack[c] for c in columns])
+
+
+def knapsack(
+    items: Sequence[tuple[int, int, int, int]], need: int
+) -> list[int]:
+    """The cheapest choice of items whose sizes sum up to at least a need.
+
+    :param items: (name, size, count, cost of one), whose sizes suffice
+    :returns: a name per piece, in the order of the items
+    """
+    best = np.full(need + 1, 2**62, dtype=np.int64)
+    best[0] = 0
+    steps: list[tuple[int, int, npt.NDArray[np.bool_]]] = []
+    for name, size, count, cost in items:
+        for _ in range(min(count, -(-need // size))):
+            shifted = np.empty_like(best)
+            shifted[: min(size, need + 1)] = 0
+            shifted[size:] = best[: max(0, need + 1 - size)]
+            shifted += cost
+            better = shifted < best
+            better[0] = False
+            if not better.any():
+                break
+            best = np.where(better, shifted, best)
+            steps.append((name, size, better))
+    chosen = []
+    left = need
+    for name, size, better in reversed(steps):
+        if left > 0 and better[left]:
+            chosen.append(name)
+            left = max(0, left - size)
+    return chosen[::-1]
+
+
+def cheapest_cover(
+    items: Sequence[tuple[int, tuple[int, ...], int, int]],
+    need: Sequence[int],
+) -> list[int] | None:
+    """The cheapest choice of items that covers several needs at once.
+
+    :param items: (name, what one gives to each need, count, cost of one)
+    :returns: a name per piece, the dearest first; None where there is no
+        choice, or none was found within the limit of the search
+    """
+    if len(need) == 1:
+        scalar = [(n, g[0], c, w) for n, g, c, w in items if g[0] > 0]
+        if sum(size * count for _, size, count, _ in scalar) < need[0]:
+            return None
+        return knapsack(scalar, need[0])
+    order = sorted(items, key=lambda item: (item[3], item[0]))
+    best: tuple[int, list[int]] | None = None
+    nodes = 0
+
+    def visit(
+        at: int, left: tuple[int, ...], cost: int, chosen: list[int]
+    ) -> None:
+        nonlocal best, nodes
+        nodes += 1
+        if all(units <= 0 for units in left):
+            if best is None or cost < best[0]:
+                best = (cost, list(chosen))
+            return
+        if at == len(order) or nodes > _NODES:
+            return
+        name, gives, count, price = order[at]
+        if best is not None and cost + price >= best[0]:
+            # Items are in the order of cost: nothing cheaper follows.
+            return
+        useful = any(
+            units > 0 and given > 0
+            for units, given in zip(left, gives, strict=True)
+        )
+        if useful:
+            rest = left
+            taken = 0
+            stack = []
+            while taken < count and any(units > 0 for units in rest):
+                taken += 1
+                rest = tuple(
+                    units - given
+                    for units, given in zip(rest, gives, strict=True)
+                )
+                stack.append((taken, rest))
+            for taken, rest in reversed(stack):
+                visit(
+                    at + 1, rest, cost + taken * price, chosen + [name] * taken
+                )
+        visit(at + 1, left, cost, chosen)
+
+    visit(0, tuple(need), 0, [])
+    return None if best is None else best[1]

@@ -1,0 +1,723 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""From a diagnosis to a plan: attempts, certificates, the cut, the rest.
+
+1. A first attempt with labels as they are (:mod:`.labels`).
+2. Its final labels are prices; prices bound what any plan needs
+   (:mod:`.prices`). Where plan and bound meet, the plan is proven optimal.
+3. Where they do not, further attempts take those prices for granted from the
+   start, or place first what had no place; with scipy the end state is
+   optimised exactly and put in an order (:mod:`.exact`, :mod:`.ordering`);
+   small clusters are searched exhaustively (:mod:`.exhaustive`).
+4. The best attempt is replayed in the order of its value. ``max_migrations``
+   cuts there.
+
+The best is the one that leaves the fewest units over quota, the highest tier
+first, and then costs least: migrations, memory to copy, priorities.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from watcher_cputier import constraints
+from watcher_cputier import diagnosis as diagnosing
+from watcher_cputier import model
+from watcher_cputier import parameters
+from watcher_cputier.planner import certificate
+from watcher_cputier.planner import exact
+from watcher_cputier.planner import exhaustive
+from watcher_cputier.planner import labels
+from watcher_cputier.planner import ordering
+from watcher_cputier.planner import prices
+from watcher_cputier.planner import problem as problems
+from watcher_cputier.planner import state as states
+from watcher_cputier.planner import values
+
+Step = tuple[model.Instance, int, bool]
+"""An instance, the row of its target, and whether it is only parked."""
+
+# Attempts with prices beside the first one.
+_ATTEMPTS = 3
+# Hosts whose rejections are told one by one, for each kind that stays.
+_TOLD_HOSTS = 200
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What one way of searching came to.
+
+    :param steps: the migrations, in serial order
+    :param left: {account: units over quota that stay}
+    """
+
+    steps: tuple[Step, ...]
+    left: Mapping[str, int]
+    cost: tuple[int, int, int]
+    cut: bool = False
+
+    @property
+    def rank(self) -> tuple[object, ...]:
+        """Smaller is better."""
+        return (*self.left.values(), *self.cost)
+
+
+def plan(
+    cluster: model.Cluster,
+    diagnosis: diagnosing.Diagnosis,
+    params: parameters.Parameters,
+    extensions: constraints.Extensions | None = None,
+    expired: Callable[[], bool] = prices.never,
+) -> values.Plan:
+    """Plan the migrations that bring hosts back to their quotas.
+
+    :param extensions: further rules and rankers that the operator switched
+        on
+    :param expired: whether the time for searching is over; the best safe
+        plan so far is returned then, and says so
+    :returns: a plan; empty where no host is over quota
+    """
+    if not diagnosis.excesses:
+        return values.Plan()
+    problem = problems.Problem(
+        cluster,
+        diagnosis,
+        params,
+        extensions or constraints.Extensions(),
+    )
+    return Planning(problem, expired).plan()
+
+
+class Planning:
+    """One run of the planner."""
+
+    def __init__(
+        self, problem: problems.Problem, expired: Callable[[], bool]
+    ) -> None:
+        self.problem = problem
+        self.expired = expired
+        self._start = states.State(problem)
+        self._bounds: dict[tuple[str, int], prices.Bound] = {}
+        self._residuals: dict[str, int] = {}
+        self._proven: exhaustive.Outcome | None = None
+        self.accounts = certificate.accounts(problem, self._start)
+        self.over = [
+            account
+            for account in self.accounts
+            if account.covering.excess.any()
+        ]
+
+    def plan(self) -> values.Plan:
+        """The plan, with what proves it."""
+        best = self._best()
+        chosen, rest, after = self._cut(best)
+        return self._written(best, chosen, rest, after)
+
+    # Attempts
+
+    def _best(self) -> Attempt:
+        first = labels.Search(self._start, expired=self.expired)
+        first.run()
+        best = self._attempt(self._start, first.cut)
+        self._start.undo(0)
+        if first.cut:
+            return best
+        highest = first.highest
+        troubled = frozenset(first.troubled)
+        for number in range(_ATTEMPTS):
+            dear = self._gap(best, highest)
+            if dear is None or self.expired():
+                return best
+            search = labels.Search(
+                self._start,
+                floors=dear,
+                first=troubled if number % 2 else frozenset(),
+                expired=self.expired,
+            )
+            search.run()
+            found = self._attempt(self._start, search.cut)
+            self._start.undo(0)
+            highest = np.maximum(highest, search.highest)
+            troubled |= search.troubled
+            if found.rank < best.rank:
+                best = found
+        for way in (self._exactly, self._exhaustively):
+            if self._gap(best, highest) is None or self.expired():
+                return best
+            other = way(best)
+            if other is not None and other.rank < best.rank:
+                best = other
+        return dataclasses.replace(best, cut=best.cut or self.expired())
+
+    def _attempt(self, state: states.State, cut: bool = False) -> Attempt:
+        last = {m.instance.uuid: i for i, m in enumerate(state.moves)}
+        # Where a way to go on was not found, parked is moved for good.
+        steps = tuple(
+            (m.instance, m.target, i < last[m.instance.uuid])
+            for i, m in enumerate(state.moves)
+        )
+        return Attempt(
+            steps=steps,
+            left={
+                account.name: self._left(state, account.name)
+                for account in self.accounts
+            },
+            cost=(
+                len(steps),
+                sum(m.kind.memory_mb for m in state.moves),
+                sum(m.kind.priority for m in state.moves),
+            ),
+            cut=cut,
+        )
+
+    def _left(self, state: states.State, account: str) -> int:
+        column = self.problem.column["quota", account]
+        return int(np.maximum(-state.room[:, column], 0).sum())
+
+    def _gap(
+        self, best: Attempt, highest: labels.Labels
+    ) -> labels.Labels | None:
+        """Prices as labels to start from; None where the best is proven."""
+        kinds = len(self.problem.kinds)
+        dear = np.ones(kinds)
+        bounds: dict[str, int] = {}
+        short = False
+        for account in self.over:
+            left = best.left[account.name]
+            bound = self._bound(
+                account,
+                left,
+                self._moves_of(best, account.name),
+                account.gathered(highest) - 1,
+            )
+            bounds[account.name] = bound.value
+            found = account.spread(bound.prices, kinds)
+            dear = np.maximum(dear, 1 + np.floor(found + 1e-6))
+            if left > self._residual(account, left):
+                short = True
+        needed = certificate.together(self.problem, bounds)
+        if not short and len(best.steps) <= needed:
+            return None
+        return dear.astype(np.int64)
+
+    def _bound(
+        self,
+        account: certificate.Account,
+        left: int,
+        enough: int,
+        start: npt.ArrayLike | None = None,
+    ) -> prices.Bound:
+        """The fewest migrations that leave so much; the best one known."""
+        key = (account.name, left)
+        known = self._bounds.get(key)
+        if known is not None and (start is None or known.value >= enough):
+            return known
+        found = certificate.migrations(
+            account,
+            left,
+            start=start,
+            enough=enough,
+            expired=self.expired,
+        )
+        if known is None or found.value > known.value:
+            self._bounds[key] = found
+        return self._bounds[key]
+
+    def _residual(self, account: certificate.Account, left: int) -> int:
+        """The fewest units over quota that any plan leaves."""
+        if not left:
+            return 0
+        known = self._residuals.get(account.name)
+        if known is None:
+            known = certificate.residual(
+                account, enough=left, expired=self.expired
+            )
+            self._residuals[account.name] = known
+        return known
+
+    def _moves_of(self, attempt: Attempt, account: str) -> int:
+        return sum(
+            1
+            for instance, _, _ in attempt.steps
+            if account in self.problem.kind_of[instance.uuid].accounts
+        )
+
+    def _exactly(self, best: Attempt) -> Attempt | None:
+        """The exact end state of every account, put in an order."""
+        if not exact.available():
+            return None
+        state = self._start
+        wanted = []
+        for account in self.over:
+            if account.name == self.problem.cluster.shares_class:
+                continue
+            found = exact.solve(account.covering, expired=self.expired)
+            if found is None:
+                return None
+            wanted.append((account, found))
+        for account, found in wanted:
+            ordering.realise(state, account, found.out, found.into)
+        rest = labels.Search(state, expired=self.expired)
+        rest.run()
+        made = self._attempt(state, rest.cut)
+        state.undo(0)
+        return made
+
+    def _exhaustively(self, best: Attempt) -> Attempt | None:
+        """The best of all reachable states, in a small cluster."""
+        state = self._start
+        found = exhaustive.search(state, self.expired)
+        if found is None:
+            state.undo(0)
+            return None
+        if found.proven:
+            self._proven = found
+        made = self._attempt(state)
+        state.undo(0)
+        return made
+
+    # The order of value, and the cut
+
+    def _bundles(self, steps: Iterable[Step]) -> list["_Bundle"]:
+        """Each victim with the migrations that make its room."""
+        state = self._start
+        found: list[_Bundle] = []
+        open_steps: list[Step] = []
+        for step in steps:
+            instance, target, parking = step
+            source = state.row_of(instance)
+            account, before = self._over(state, instance, source)
+            state.move(instance, target, parking=parking)
+            open_steps.append(step)
+            relief = (
+                before - state.excess(source, account)
+                if account is not None
+                else 0
+            )
+            if relief > 0 and account is not None and not parking:
+                rank = self.problem.accounts.index(account)
+                found.append(
+                    _Bundle(
+                        steps=tuple(open_steps),
+                        rank=rank,
+                        relief=relief,
+                        host=self.problem.hosts[source].name,
+                    )
+                )
+                open_steps = []
+        if open_steps and found:
+            found[-1] = dataclasses.replace(
+                found[-1], steps=(*found[-1].steps, *open_steps)
+            )
+        state.undo(0)
+        return found
+
+    def _over(
+        self, state: states.State, instance: model.Instance, source: int
+    ) -> tuple[str | None, int]:
+        """The first of its accounts that its host is over in."""
+        for account in self.problem.kind_of[instance.uuid].accounts:
+            units = state.excess(source, account)
+            if units > 0:
+                return account, units
+        return None, 0
+
+    def _cut(
+        self, best: Attempt
+    ) -> tuple[list[Step], list[Step], list[Step]]:
+        """What is kept, in the order of value; what is deferred; all."""
+        bundles = self._bundles(best.steps)
+        whole = self._replayed(sorted(bundles, key=_value), None)
+        if len(whole) < len(best.steps):
+            # An order of value that is not safe: the serial one is.
+            whole = list(best.steps)
+        limit = self.problem.params.max_migrations
+        if not limit or len(whole) <= limit:
+            return whole, [], whole
+        candidates = [self._replayed(sorted(bundles, key=_value), limit)]
+        search = labels.Search(
+            self._start, expired=self.expired, limit=limit, eager=True
+        )
+        search.run()
+        eager = self._attempt(self._start)
+        self._start.undo(0)
+        candidates.append(
+            self._replayed(self._bundles(eager.steps), limit)
+        )
+        kept = min(candidates, key=self._worth)
+        if not kept:
+            # No bundle fits the limit: the beginning of the best one makes
+            # the room that the next audit needs.
+            kept = list(sorted(bundles, key=_value)[0].steps[:limit])
+        moved = {instance.uuid for instance, _, _ in kept}
+        rest = [step for step in whole if step[0].uuid not in moved]
+        return kept, rest, whole
+
+    def _worth(self, steps: list[Step]) -> tuple[object, ...]:
+        state = self._start
+        for instance, target, parking in steps:
+            state.move(instance, target, parking=parking)
+        rank = self._attempt(state).rank
+        state.undo(0)
+        return rank
+
+    def _replayed(
+        self, bundles: Iterable["_Bundle"], limit: int | None
+    ) -> list[Step]:
+        """The bundles in this order, as far as each finds its room.
+
+        One that does not is tried again after those that do.
+        """
+        state = self._start
+        steps: list[Step] = []
+        waiting = list(bundles)
+        while waiting:
+            later = []
+            for bundle in waiting:
+                mark = len(state.moves)
+                if limit is not None and mark + len(bundle.steps) > limit:
+                    later.append(bundle)
+                    continue
+                for instance, target, parking in bundle.steps:
+                    if state.rejection(instance, target) is not None:
+                        state.undo(mark)
+                        later.append(bundle)
+                        break
+                    state.move(instance, target, parking=parking)
+                else:
+                    steps.extend(bundle.steps)
+            if len(later) == len(waiting):
+                break
+            waiting = later
+        state.undo(0)
+        return steps
+
+    # The plan
+
+    def _written(
+        self,
+        best: Attempt,
+        chosen: list[Step],
+        rest: list[Step],
+        whole: list[Step],
+    ) -> values.Plan:
+        before = {
+            (e.host, e.tier): e.units
+            for e in self.problem.diagnosis.excesses
+        }
+        migrations = self._migrations(chosen)
+        after = self._after(chosen, before)
+        unresolved = self._unresolved(whole)
+        cut_off = bool(rest)
+        residual = {}
+        for account in self.over:
+            residual[account.name] = self._residual(
+                account, best.left[account.name]
+            )
+        residual_bound = certificate.together(self.problem, residual)
+        if self._proven is not None:
+            residual_bound = max(
+                residual_bound,
+                certificate.together(
+                    self.problem,
+                    dict(
+                        zip(
+                            self.problem.accounts,
+                            self._proven.left,
+                            strict=True,
+                        )
+                    ),
+                ),
+            )
+        return values.Plan(
+            migrations=tuple(migrations),
+            deferred=tuple(self._deferred(chosen, rest)),
+            unresolved=tuple(unresolved),
+            lower_bound=self._lower_bound(before, after, len(migrations)),
+            residual_bound=residual_bound,
+            relief_bound=(
+                certificate.together(
+                    self.problem,
+                    {
+                        account.name: certificate.relief(
+                            account,
+                            self.problem.params.max_migrations,
+                            expired=self.expired,
+                        )
+                        for account in self.over
+                    },
+                )
+                if cut_off
+                else None
+            ),
+            excess_before=model.frozen_map(before),
+            excess_after=model.frozen_map(after),
+            cut=best.cut,
+        )
+
+    def _after(
+        self, steps: list[Step], before: Mapping[tuple[str, str], int]
+    ) -> dict[tuple[str, str], int]:
+        state = self._start
+        for instance, target, parking in steps:
+            state.move(instance, target, parking=parking)
+        after = {
+            (host, account): state.excess(
+                self.problem.host_index[host], account
+            )
+            for host, account in before
+        }
+        state.undo(0)
+        return after
+
+    def _deferred(
+        self, chosen: list[Step], rest: list[Step]
+    ) -> Iterator[values.Migration]:
+        """The rest as it would follow, where that still finds its room."""
+        state = self._start
+        steps = list(chosen)
+        for instance, target, parking in chosen:
+            state.move(instance, target, parking=parking)
+        for instance, target, parking in rest:
+            if state.rejection(instance, target) is None:
+                state.move(instance, target, parking=parking)
+                steps.append((instance, target, parking))
+        state.undo(0)
+        yield from self._migrations(steps)[len(chosen) :]
+
+    def _migrations(self, steps: list[Step]) -> list[values.Migration]:
+        """The steps with their reasons, found by replaying them."""
+        state = self._start
+        told: list[_Told] = []
+        for instance, target, parking in steps:
+            source = state.row_of(instance)
+            account, before = self._over(state, instance, source)
+            state.move(instance, target, parking=parking)
+            relief = 0
+            if account is not None:
+                relief = before - state.excess(source, account)
+            told.append(
+                _Told(
+                    move=state.moves[-1],
+                    account=account,
+                    relief=relief,
+                )
+            )
+        state.undo(0)
+        excesses = {
+            (e.host, e.tier): e for e in self.problem.diagnosis.excesses
+        }
+        coming: dict[int, tuple[str, diagnosing.Excess]] = {}
+        found: list[values.Migration] = []
+        for one in reversed(told):
+            host = self.problem.hosts[one.move.source].name
+            own = excesses.get((host, one.account or ""))
+            beneficiary = ""
+            if own is None:
+                beneficiary, own = coming.get(
+                    one.move.source, ("", self.problem.diagnosis.excesses[0])
+                )
+            coming[one.move.target] = (one.move.instance.name, own)
+            kind = one.move.kind
+            found.append(
+                values.Migration(
+                    instance=one.move.instance,
+                    source=host,
+                    target=self.problem.hosts[one.move.target].name,
+                    tier=one.account or kind.accounts[0],
+                    units=one.move.instance.units,
+                    relief=one.relief,
+                    excess=own,
+                    drained=(
+                        ""
+                        if beneficiary
+                        else self.problem.diagnosis.drained.get(host, "")
+                    ),
+                    weight=one.move.weight,
+                    makes_room_for=beneficiary,
+                    parking=one.move.parking,
+                )
+            )
+        return found[::-1]
+
+    def _lower_bound(
+        self,
+        before: Mapping[tuple[str, str], int],
+        after: Mapping[tuple[str, str], int],
+        migrations: int,
+    ) -> int:
+        """The fewest migrations of any plan that removes as much."""
+        bounds = {}
+        for account in self.over:
+            left = sum(n for (_, a), n in after.items() if a == account.name)
+            bounds[account.name] = self._bound(account, left, migrations).value
+        found = certificate.together(self.problem, bounds)
+        if not any(after.values()):
+            found = max(found, self._cover_bound(before))
+        if self._proven is not None:
+            left = tuple(
+                sum(n for (_, a), n in after.items() if a == name)
+                for name in self.problem.accounts
+            )
+            if left == self._proven.left:
+                found = max(found, self._proven.migrations)
+        return min(found, migrations)
+
+    def _cover_bound(self, before: Mapping[tuple[str, str], int]) -> int:
+        """Host by host, for a plan that removes everything."""
+        by_host: dict[str, dict[str, int]] = {}
+        cluster = self.problem.cluster
+        for (host, account), units in before.items():
+            sizes = (
+                instance.units
+                for instance in cluster.instances_by_host.get(host, ())
+                if account in cluster.accounts_of(instance)
+            )
+            by_host.setdefault(host, {})[account] = certificate.cover_count(
+                sizes, units
+            )
+        return sum(
+            certificate.together(self.problem, counts)
+            for counts in by_host.values()
+        )
+
+    # What stays
+
+    def _unresolved(
+        self, steps: list[Step]
+    ) -> Iterator[values.Unresolved]:
+        state = self._start
+        for instance, target, parking in steps:
+            state.move(instance, target, parking=parking)
+        moved = {instance.uuid for instance, _, _ in steps}
+        told: dict[int, Mapping[str, constraints.Rejection]] = {}
+        cluster = self.problem.cluster
+        rank = {name: i for i, name in enumerate(self.problem.accounts)}
+        for excess in sorted(
+            self.problem.diagnosis.excesses,
+            key=lambda e: (rank[e.tier], -e.units, e.host),
+        ):
+            row = self.problem.host_index[excess.host]
+            units = state.excess(row, excess.tier)
+            if not units:
+                continue
+            refusals = tuple(
+                self._refusal(state, instance, told)
+                for instance in sorted(
+                    cluster.instances_by_host.get(excess.host, ()),
+                    key=lambda i: i.sort_key,
+                )
+                if excess.tier in cluster.accounts_of(instance)
+                and instance.units
+                and instance.uuid not in moved
+            )
+            yield values.Unresolved(
+                host=excess.host,
+                tier=excess.tier,
+                units=units,
+                instances=certificate.cover_count(
+                    (r.instance.units for r in refusals), units
+                ),
+                refusals=refusals,
+            )
+        state.undo(0)
+
+    def _refusal(
+        self,
+        state: states.State,
+        instance: model.Instance,
+        told: dict[int, Mapping[str, constraints.Rejection]],
+    ) -> values.Refusal:
+        rejection = self.problem.rejected.get(instance.uuid)
+        if rejection is not None:
+            return values.Refusal(
+                instance=instance,
+                rejection=rejection,
+                targets=model.frozen_map(),
+            )
+        kind = self.problem.kind_of[instance.uuid].index
+        targets = told.get(kind)
+        few = len(self.problem.hosts) <= _TOLD_HOSTS
+        if targets is None or few:
+            targets = self._rejections(state, instance)
+            told[kind] = targets
+        return values.Refusal(
+            instance=instance, rejection=None, targets=targets
+        )
+
+    def _rejections(
+        self, state: states.State, instance: model.Instance
+    ) -> Mapping[str, constraints.Rejection]:
+        """Why no host takes it; of many hosts, those that lack least."""
+        rows: Iterable[int] = range(len(self.problem.hosts))
+        if len(self.problem.hosts) > _TOLD_HOSTS:
+            kind = self.problem.kind_of[instance.uuid]
+            lack = np.maximum(kind.demand - state.room, 0).sum(axis=1)
+            lack[~self.problem.accepts(kind)] += 2**50
+            rows = np.argsort(lack, kind="stable")[:_TOLD_HOSTS].tolist()
+        found = {}
+        for row in rows:
+            rejection = state.rejection(instance, row)
+            if rejection is None:
+                rejection = constraints.Rejection(
+                    rule="no_order",
+                    reason="it has room, but what would have to move first "
+                    "was not found to have a place",
+                )
+            found[self.problem.hosts[row].name] = rejection
+        if len(self.problem.hosts) <= _TOLD_HOSTS:
+            for host in self.problem.cluster.hosts:
+                if host.name not in found:
+                    found[host.name] = constraints.Rejection(
+                        rule="in_audit_scope",
+                        reason="the host is outside the audit's scope",
+                        requirement="R112",
+                    )
+        return model.frozen_map(found)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Bundle:
+    """A victim's migration, after those that make its room.
+
+    :param rank: of its account; 0 is the highest tier
+    :param relief: units of excess that it removes
+    """
+
+    steps: tuple[Step, ...]
+    rank: int
+    relief: int
+    host: str
+
+
+def _value(bundle: _Bundle) -> tuple[object, ...]:
+    """Sort key: the most valuable first (law L6)."""
+    victim = bundle.steps[-1][0]
+    return (
+        bundle.rank,
+        -bundle.relief / len(bundle.steps),
+        -bundle.relief,
+        bundle.host,
+        *victim.sort_key,
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """A migration that is replayed, with the excess that it relieves."""
+
+    move: states.Move
+    account: str | None
+    relief: int

@@ -1,0 +1,468 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The plan so far: books, and arrays of what is left that follow them.
+
+A :class:`State` is the one thing that a search changes. Every migration is
+recorded, so that a search can try a chain of them and take it back. Rows of
+masks and scores are made when they are asked for and then follow the few
+hosts that changed in between.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from watcher_cputier import constraints
+from watcher_cputier import model
+from watcher_cputier import weigher
+from watcher_cputier.constraints import groups
+from watcher_cputier.planner import books as bookkeeping
+from watcher_cputier.planner import problem as problems
+
+Scores = npt.NDArray[np.float64]
+
+# Scores are compared after rounding: the order in which numpy adds must not
+# decide a tie.
+_DECIMALS = 9
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One migration of the plan so far.
+
+    :param source: row of the host that it leaves
+    :param target: row of the host that it goes to
+    :param weight: the weigher's score of the target at that moment
+    :param parking: whether it is to move again
+    :param room_for: the instance that comes to the source next; None for
+        one that relieves an excess itself
+    """
+
+    instance: model.Instance
+    kind: problems.Kind
+    source: int
+    target: int
+    weight: weigher.Weight
+    parking: bool = False
+    room_for: model.Instance | None = None
+
+
+class State:
+    """Where everything is after the migrations so far.
+
+    :ivar room: (H, C) what hosts have left; negative where they are over
+    :ivar counts: (H, K) movable instances that have not moved yet
+    :ivar targets: (K,) hosts that have room for a kind
+    :ivar moves: the migrations so far, in order
+    :ivar changes: rows of hosts in the order in which they changed; a
+        reader remembers how far it has read
+    """
+
+    def __init__(self, problem: problems.Problem) -> None:
+        self.problem = problem
+        self.books = bookkeeping.Books(problem.cluster)
+        self.moves: list[Move] = []
+        self.changes: list[int] = []
+        hosts, kinds = len(problem.hosts), len(problem.kinds)
+        self.counts = np.zeros((hosts, kinds), dtype=np.int32)
+        self._here: list[dict[int, list[model.Instance]]] = []
+        for i, standing in enumerate(problem.standing):
+            self._here.append(dict(standing))
+            for kind, members in standing.items():
+                self.counts[i, kind] = len(members)
+        self.room = np.zeros((hosts, len(problem.column)), dtype=np.int64)
+        self._weighed = _Weighed(problem)
+        for i in range(hosts):
+            self._read(i)
+        self._before: list[tuple[str, bookkeeping.Charge] | None] = []
+        self._scores: dict[int, tuple[int, Scores]] = {}
+        self._demand = problem.demands
+        self._accepts = problem.all_accepts
+        self._admits = np.zeros((kinds, hosts), dtype=np.bool_)
+        self.targets = np.zeros(kinds, dtype=np.int64)
+        self._admit(np.arange(hosts))
+
+    # What is left
+
+    def _read(self, i: int) -> None:
+        """Take what a host has left from the books."""
+        host = self.problem.hosts[i]
+        room = self.room[i]
+        self._weighed.read(i, host, self.books)
+        for j, name in enumerate(self.problem.classes):
+            left = -1
+            for provider in host.providers:
+                inventory = provider.inventories.get(name)
+                if inventory is not None:
+                    free = inventory.capacity - self.books.used(
+                        provider.uuid, name
+                    )
+                    # Several providers: that one has room is necessary.
+                    left = free if left == -1 else max(left, free)
+            room[j] = left
+        for account in self.problem.accounts:
+            column = self.problem.column["quota", account]
+            held = self.books.held(host.name, account)
+            room[column] = self.problem.quota_room(host, account, held)
+
+    def excess(self, i: int, account: str) -> int:
+        """Units of an account that a host is over its quota."""
+        column = self.problem.column["quota", account]
+        return max(0, -int(self.room[i, column]))
+
+    def here(self, i: int, kind: int) -> list[model.Instance]:
+        """Instances of a kind on a host that have not moved, by name."""
+        return self._here[i].get(kind, [])
+
+    def kinds_on(self, i: int) -> Iterator[int]:
+        """Kinds of which some instance is on a host, the largest first."""
+        for kind, members in sorted(self._here[i].items()):
+            if members:
+                yield kind
+
+    # Targets
+
+    def admits(self, kind: problems.Kind) -> problems.Mask:
+        """(H,) hosts that have room for a kind now, as far as arrays tell.
+
+        Its own host is not left out here.
+        """
+        row: problems.Mask = self._admits[kind.index]
+        return row
+
+    def _admit(self, rows: npt.NDArray[np.intp]) -> None:
+        """Find anew which kinds some hosts have room for."""
+        if not len(self._demand):
+            return
+        before = self._admits[:, rows].sum(axis=1)
+        room = self.room[rows]
+        now = self._accepts[:, rows].copy()
+        for column in range(room.shape[1]):
+            needed = self._demand[:, column]
+            now &= (needed[:, None] <= room[None, :, column]) | (
+                needed[:, None] == 0
+            )
+        self._admits[:, rows] = now
+        self.targets += now.sum(axis=1) - before
+
+    def scores(self, kind: problems.Kind) -> Scores:
+        """(H,) the weigher's value of every host for a kind."""
+        now = len(self.changes)
+        read, row = self._scores.get(kind.index, (-1, None))
+        if row is None:
+            row = self._weighed.values(
+                kind, np.arange(len(self.problem.hosts))
+            )
+        elif read < now:
+            which = np.array(sorted(set(self.changes[read:now])), dtype=int)
+            row[which] = self._weighed.values(kind, which)
+        self._scores[kind.index] = (now, row)
+        return row
+
+    def best_target(
+        self,
+        instance: model.Instance,
+        kind: problems.Kind,
+        mask: problems.Mask | None = None,
+    ) -> int | None:
+        """The feasible host that ranks first; None where there is none.
+
+        :param mask: (H,) the hosts to choose from; by default all that have
+            room
+        """
+        candidates = self.admits(kind) if mask is None else mask
+        candidates = candidates.copy()
+        candidates[self.row_of(instance)] = False
+        for i in self._ranked(instance, kind, candidates):
+            if self.rejection(instance, i) is None:
+                return i
+        return None
+
+    def _ranked(
+        self,
+        instance: model.Instance,
+        kind: problems.Kind,
+        candidates: problems.Mask,
+    ) -> Iterator[int]:
+        """Candidates in the order of preference."""
+        extensions = self.problem.extensions
+        group = self.problem.cluster.group_by_member.get(instance.uuid)
+        if extensions.rankers or (group and group.policy.startswith("soft")):
+            yield from sorted(
+                (int(i) for i in np.flatnonzero(candidates)),
+                key=lambda i: self._rank(instance, kind, i),
+            )
+            return
+        scores = np.where(candidates, self.scores(kind), -np.inf)
+        while True:
+            top = scores.max(initial=-np.inf)
+            if top == -np.inf:
+                return
+            tied = np.flatnonzero(scores == top)
+            yield from (
+                [int(tied[0])]
+                if len(tied) == 1
+                else sorted(
+                    (int(i) for i in tied),
+                    key=lambda i: self._tie_break(instance, kind, i),
+                )
+            )
+            scores[tied] = -np.inf
+
+    def _rank(
+        self, instance: model.Instance, kind: problems.Kind, i: int
+    ) -> tuple[object, ...]:
+        move = self.proposal(instance, i)
+        extra = sum(
+            ranker(move)
+            for ranker in self.problem.extensions.rankers.values()
+        )
+        value = float(self.scores(kind)[i])
+        return (
+            groups.soft_penalty(move),
+            -round(value + extra, _DECIMALS),
+            *self._tie_break(instance, kind, i),
+        )
+
+    def _tie_break(
+        self, instance: model.Instance, kind: problems.Kind, i: int
+    ) -> tuple[object, ...]:
+        host = self.problem.hosts[i]
+        shares = []
+        for account in kind.accounts:
+            quota = self.problem.diagnosis.quota(host.name, account)
+            if quota is not None:
+                held = self.books.held(host.name, account)
+                shares.append(held / quota if quota else 1.0)
+        return (
+            round(max(shares, default=0.0), _DECIMALS),
+            self.books.domain_units(host, instance.tier),
+            host.name,
+        )
+
+    def row_of(self, instance: model.Instance) -> int:
+        """The row of the host that an instance is on."""
+        return self.problem.host_index[self.books.location(instance)]
+
+    def proposal(
+        self, instance: model.Instance, i: int
+    ) -> constraints.Proposal:
+        """An instance to a host, in the present state."""
+        return constraints.Proposal(
+            cluster=self.problem.cluster,
+            diagnosis=self.problem.diagnosis,
+            occupancy=self.books,
+            instance=instance,
+            target=self.problem.hosts[i],
+        )
+
+    def rejection(
+        self, instance: model.Instance, i: int
+    ) -> constraints.Rejection | None:
+        """Why a host may not take an instance now; None if it may."""
+        return constraints.reject_target(
+            self.proposal(instance, i), self.problem.extensions
+        )
+
+    def weight(self, instance: model.Instance, i: int) -> weigher.Weight:
+        """The weigher's score of a host, with its terms."""
+        return self._weighed.weight(
+            instance, self.problem.hosts[i], self.books
+        )
+
+    # Changes
+
+    def move(
+        self,
+        instance: model.Instance,
+        target: int,
+        *,
+        parking: bool = False,
+        room_for: model.Instance | None = None,
+    ) -> None:
+        """Migrate an instance to a host that admits it.
+
+        An instance that has moved counts no more as one that may, unless
+        it is only parked.
+        """
+        kind = self.problem.kind_of[instance.uuid]
+        source = self.row_of(instance)
+        self.moves.append(
+            Move(
+                instance=instance,
+                kind=kind,
+                source=source,
+                target=target,
+                weight=self.weight(instance, target),
+                parking=parking,
+                room_for=room_for,
+            )
+        )
+        before = self.books.standing(instance)
+        self._before.append(before)
+        self.books.move(instance, self.problem.hosts[target])
+        if before is None:
+            self._leave(instance, kind, source)
+        self._touch(source, target)
+
+    def undo(self, mark: int) -> None:
+        """Take back all migrations but the first so many."""
+        while len(self.moves) > mark:
+            move = self.moves.pop()
+            before = self._before.pop()
+            self.books.back(move.instance, before)
+            if before is None:
+                self._return(move.instance, move.kind, move.source)
+            self._touch(move.source, move.target)
+
+    def _touch(self, *rows: int) -> None:
+        for i in rows:
+            self._read(i)
+        self._admit(np.array(rows, dtype=np.intp))
+        self.changes.extend(rows)
+
+    def _leave(
+        self, instance: model.Instance, kind: problems.Kind, i: int
+    ) -> None:
+        here = self._here[i]
+        here[kind.index] = [
+            one for one in here[kind.index] if one.uuid != instance.uuid
+        ]
+        self.counts[i, kind.index] -= 1
+
+    def _return(
+        self, instance: model.Instance, kind: problems.Kind, i: int
+    ) -> None:
+        here = self._here[i]
+        here[kind.index] = sorted(
+            [*here[kind.index], instance], key=lambda one: one.sort_key
+        )
+        self.counts[i, kind.index] += 1
+
+
+class _Weighed:
+    """The weigher over all hosts at once, for one request."""
+
+    def __init__(self, problem: problems.Problem) -> None:
+        self._problem = problem
+        params = problem.params
+        self._names = sorted(
+            {
+                name
+                for host in problem.hosts
+                for provider in host.providers
+                for name in provider.inventories
+            }
+        )
+        self._column = {name: i for i, name in enumerate(self._names)}
+        shape = (len(problem.hosts), len(self._names))
+        self._free = np.zeros(shape, dtype=np.float64)
+        self._present = np.zeros(shape, dtype=np.bool_)
+        self._multiplier = params.weigher_multiplier
+        self._by_traits: dict[object, Scores] = {}
+        self._trait_sets = [host.traits for host in problem.hosts]
+
+    def read(
+        self, i: int, host: model.Host, books: bookkeeping.Books
+    ) -> None:
+        """Take what is free on a host from the books."""
+        for name, units in _free(host, books).items():
+            self._free[i, self._column[name]] = units
+            self._present[i, self._column[name]] = True
+
+    def values(
+        self, kind: problems.Kind, which: npt.NDArray[np.intp]
+    ) -> Scores:
+        """Weights of some hosts for a kind, rounded."""
+        flavor = kind.sample.flavor
+        allowed = _allowed(
+            self._problem.params.weigher_resource_classes, flavor.resources
+        )
+        columns = [
+            self._column[name]
+            for name in (self._names if allowed is None else allowed)
+            if name in self._column
+        ]
+        asked = np.array(
+            [flavor.resources.get(self._names[c], 0) for c in columns],
+            dtype=np.float64,
+        )
+        grid = which[:, None], np.array(columns, dtype=int)
+        free, present = self._free[grid], self._present[grid]
+        some = free > 0
+        ratios = np.where(
+            some, 1.0 - asked / np.where(some, free, 1.0), 0.0
+        )
+        count = present.sum(axis=1)
+        resource = np.where(present, ratios, 0.0).sum(axis=1)
+        resource /= np.maximum(count, 1)
+        value = (resource + self._traits(flavor)[which]) / 2
+        found: Scores = np.round(value * self._multiplier, _DECIMALS)
+        return found
+
+    def _traits(self, flavor: model.Flavor) -> Scores:
+        """(H,) trait scores, which never change."""
+        requested = flavor.required_traits
+        row = self._by_traits.get(requested)
+        if row is None:
+            allowed = _allowed(self._problem.params.weigher_traits, requested)
+            by_set: dict[frozenset[str], float] = {}
+            for traits in self._trait_sets:
+                if traits not in by_set:
+                    by_set[traits] = weigher.score(
+                        {}, traits, {}, requested, trait_names=allowed
+                    ).trait_score
+            row = np.array([by_set[traits] for traits in self._trait_sets])
+            self._by_traits[requested] = row
+        return row
+
+    def weight(
+        self,
+        instance: model.Instance,
+        host: model.Host,
+        books: bookkeeping.Books,
+    ) -> weigher.Weight:
+        """The score of one host, with its terms."""
+        params = self._problem.params
+        flavor = instance.flavor
+        return weigher.score(
+            _free(host, books),
+            host.traits,
+            flavor.resources,
+            flavor.required_traits,
+            resource_classes=_allowed(
+                params.weigher_resource_classes, flavor.resources
+            ),
+            trait_names=_allowed(
+                params.weigher_traits, flavor.required_traits
+            ),
+            multiplier=params.weigher_multiplier,
+        )
+
+
+def _free(host: model.Host, books: bookkeeping.Books) -> dict[str, int]:
+    free: dict[str, int] = {}
+    for provider in host.providers:
+        for name, inventory in provider.inventories.items():
+            units = inventory.capacity - books.used(provider.uuid, name)
+            free[name] = free.get(name, 0) + units
+    return free
+
+
+def _allowed(choice, requested):  # type: ignore
+    """The weigher's allow-list that a parameter stands for."""
+    if choice == "all":
+        return None
+    return tuple(requested) if choice == "requested" else tuple(choice)
