@@ -38,6 +38,7 @@ import numpy as np
 from benchmarks import families
 from benchmarks import peers
 from tests import checker
+from tests import executions
 from watcher_cputier import model
 
 Move = tuple[str, str]
@@ -48,10 +49,12 @@ EXACT = "cputier [exact]"
 GREEDY = "cover + weigher"
 FIRST_FIT = "first fit, largest"
 SMALLEST = "offload, smallest"
-SHOWN = "vm_workload_consolidation, shown tiers"
-CONSOLIDATION = "vm_workload_consolidation"
-BALANCE = "workload_balance"
-STABILIZATION = "workload_stabilization"
+# Watcher's vm_workload_consolidation, workload_balance and
+# workload_stabilization.
+SHOWN = "consolidation + tiers"
+CONSOLIDATION = "consolidation"
+BALANCE = "balance"
+STABILIZATION = "stabilization"
 BLIND = (CONSOLIDATION, BALANCE, STABILIZATION)
 
 LIMIT_SECONDS = 900
@@ -165,10 +168,17 @@ def _ours(cloud: model.Cluster, max_migrations: int, *, exact: bool) -> Found:
     diagnosed = time.process_time()
     plan = planner.plan(cloud, verdict, params)
     planned = time.process_time()
-    schedule.arrange(cloud, plan.migrations, verdict, params)
+    order = schedule.arrange(cloud, plan.migrations, verdict, params)
     ended = time.process_time()
     megabytes = peak_megabytes()
     wrong = checker.judge(cloud, plan, max_migrations=max_migrations)
+    wrong += executions.judge(
+        cloud,
+        order.steps,
+        total=params.parallel_total,
+        per_source=params.parallel_per_source,
+        per_target=params.parallel_per_target,
+    )
     return {
         **_executed(
             cloud, [(m.instance.uuid, m.target) for m in plan.migrations], 0
@@ -221,8 +231,9 @@ def _executed(
 def marginals(cloud: model.Cluster) -> list[int]:
     """What each migration of a largest-first cover relieves, of all hosts.
 
-    Their number is a lower bound on the migrations that cure everything, and
-    the sum of the K largest an upper bound on what K migrations relieve: an
+    Higher tiers first, then the most relief. Their number is a lower bound on
+    the migrations that cure everything, and the sum of the first K an upper
+    bound on what K migrations relieve if a higher tier always comes first: an
     instance belongs to one host and tier, and there the largest first relieve
     the most.
     """
@@ -231,15 +242,16 @@ def marginals(cloud: model.Cluster) -> list[int]:
         sizes.setdefault((guest.host, guest.tier or ""), []).append(
             guest.units
         )
-    found: list[int] = []
+    rank = {tier.name: tier.rank for tier in cloud.tiers}
+    found: list[tuple[int, int]] = []
     for (host, tier), excess in checker.Replay(cloud, {}).excess().items():
         left = excess
         for size in sorted(sizes.get((host, tier), ()), reverse=True):
             if left <= 0:
                 break
-            found.append(min(size, left))
+            found.append((rank[tier], -min(size, left)))
             left -= size
-    return sorted(found, reverse=True)
+    return [-units for _, units in sorted(found)]
 
 
 def makespan(cloud: model.Cluster) -> Found:

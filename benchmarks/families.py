@@ -82,8 +82,8 @@ class Family:
 
     @property
     def binds_memory(self) -> bool:
-        """Whether hosts are short of memory one by one."""
-        return self.memory_free is not None
+        """Whether memory decides on some hosts, not units."""
+        return self.memory_free is not None or self.memory_filled is not None
 
 
 FAMILIES = (

@@ -24,7 +24,7 @@ instances of the tier as its only guests, and its offload phase is run. That
 is the most that it could do for quotas.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 import random
 import types
 from typing import Any
@@ -142,33 +142,46 @@ def stabilization(cloud: model.Cluster) -> list[Move]:
 
 
 def offload(cloud: model.Cluster) -> list[Move]:
-    """The offload phase of ``vm_workload_consolidation``, tier by tier."""
+    """The offload phase of ``vm_workload_consolidation``, tier by tier.
+
+    What other tiers have of a host's memory is told as reserved.
+    """
     moves: list[Move] = []
+    at = {guest.uuid: guest.host for guest in cloud.instances}
     for tier in cloud.tiers:
-        guests = [i for i in cloud.instances if i.tier == tier.name]
-        compute = _model(
-            cloud,
-            guests,
-            lambda host, name=tier.resource_class: host.capacity(name) or 0,
-        )
+        guests = []
+        others: dict[str, int] = {}
+        for guest in cloud.instances:
+            home = at[guest.uuid]
+            if guest.tier == tier.name:
+                guests.append(guest)
+            else:
+                memory = guest.flavor.memory_mb
+                others[home] = others.get(home, 0) + memory
+        compute = _model(cloud, guests, tier.resource_class, others)
         strategy = _strategy(
             strategies.VMWorkloadConsolidation, compute, Full(compute)
         )
         strategy.pre_execute()
         strategy.offload_phase({"cpu": 1.0, "ram": 1.0, "disk": 1.0})
-        moves += _moves(strategy)
+        found = _moves(strategy)
+        at.update(found)
+        moves += found
     return moves
 
 
 def _model(
     cloud: model.Cluster,
     guests: Iterable[model.Instance] | None = None,
-    cpus: Callable[[model.Host], int] | None = None,
+    told: str = "",
+    others: Mapping[str, int] | None = None,
 ) -> model_root.ModelRoot:
     """Watcher's compute model of a cloud.
 
-    :param cpus: what is told to be a host's CPUs, instead of its VCPU
+    :param told: the class that is told to be a host's CPUs, if not VCPU
+    :param others: {host: MB that somebody else has}
     """
+    reserved = others or {}
     compute = model_root.ModelRoot()
     for host in cloud.hosts:
         found = host.providers[0].inventories
@@ -178,14 +191,14 @@ def _model(
                 uuid=host.uuid,
                 hostname=host.name,
                 memory=memory.capacity,
-                memory_mb_reserved=0,
+                memory_mb_reserved=reserved.get(host.name, 0),
                 memory_ratio=1.0,
                 disk=_DISK_GB,
                 disk_gb_reserved=0,
                 disk_ratio=1.0,
-                vcpus=cpus(host) if cpus else vcpus.total,
+                vcpus=found[told].capacity if told else vcpus.total,
                 vcpu_reserved=0,
-                vcpu_ratio=1.0 if cpus else vcpus.allocation_ratio,
+                vcpu_ratio=1.0 if told else vcpus.allocation_ratio,
                 disabled_reason=None,
             )
         )

@@ -16,6 +16,10 @@ import os
 
 import hypothesis
 
+# Watcher's modules patch the interpreter with eventlet when they are loaded;
+# a test that serves HTTP from a thread would wait for ever.
+os.environ.setdefault("OS_WATCHER_DISABLE_EVENTLET_PATCHING", "true")
+
 # The same examples on every run of the checks; fresh ones on a desk.
 hypothesis.settings.register_profile(
     "ci", max_examples=50, deadline=None, derandomize=True, database=None

@@ -67,3 +67,27 @@ def test_the_plan_is_what_trying_everything_finds(case: clouds.Case) -> None:
 @pytest.mark.parametrize("seed", HARD)
 def test_hard_cases(seed: int) -> None:
     assert differences(tiny.seeded(seed)) == []
+
+
+@pytest.mark.parametrize("first", range(0, 60, 6))
+def test_zones_side_by_side(first: int) -> None:
+    """Clouds that are too large to try everything, and the truth is known
+    all the same: no plan may be better than it, no bound may exclude it, and
+    the plan keeps the laws.
+    """
+    cases = [tiny.seeded(seed) for seed in HARD[first : first + 6]]
+    case = tiny.side_by_side(cases)
+    truths = [oracle.truth(c.cloud, c.policies, c.drained) for c in cases]
+    plan = builders.planned(case.cloud, **case.params)
+    assert checker.judge(case.cloud, plan, {}, case.drained) == []
+    left = checker.residual(case.cloud, plan.excess_after)
+    # A case with gold alone has nothing of silver.
+    best = tuple(
+        sum(t.residual[i] for t in truths if i < len(t.residual))
+        for i in range(len(left))
+    )
+    assert left >= best
+    assert plan.residual_bound <= sum(best)
+    if left == best:
+        fewest = sum(t.migrations for t in truths)
+        assert plan.lower_bound <= fewest <= len(plan.migrations)

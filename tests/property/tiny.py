@@ -19,7 +19,7 @@ something as good, may be direct, need a chain, an exchange or a hop, or may
 not exist. One generator serves hypothesis and seeded chance alike.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import dataclasses
 import random
 from typing import Protocol, TypeVar
@@ -42,6 +42,67 @@ class Choose(Protocol):
 def seeded(seed: int) -> clouds.Case:
     """The case of a seed."""
     return tiny(random.Random(seed).choice)
+
+
+def side_by_side(cases: Iterable[clouds.Case]) -> clouds.Case:
+    """Cases as the zones of one cloud, which no instance leaves.
+
+    What is best for each is best for all together, so that the truth about a
+    cloud of any size is known.
+    """
+    together = list(cases)
+    hosts: list[model.Host] = []
+    guests: list[model.Instance] = []
+    groups: list[model.ServerGroup] = []
+    drained: list[str] = []
+    for number, case in enumerate(together):
+        zone = f"z{number:02}"
+        hosts += [_moved(host, zone) for host in case.cloud.hosts]
+        guests += [
+            dataclasses.replace(
+                guest,
+                uuid=f"{zone}-{guest.uuid}",
+                name=f"{zone}-{guest.name}",
+                host=f"{zone}-{guest.host}",
+                pinned_zone=zone,
+                allocations=model.frozen_map(),
+            )
+            for guest in case.cloud.instances
+        ]
+        groups += [
+            builders.server_group(
+                group.policy,
+                [f"{zone}-{uuid}" for uuid in group.members],
+                name=f"{zone}-{group.name}",
+                limit=group.max_per_host,
+            )
+            for group in case.cloud.server_groups
+        ]
+        drained += [f"{zone}-{name}" for name in case.drained]
+    return clouds.Case(
+        cloud=builders.cluster(
+            hosts,
+            guests,
+            tiers=max((case.cloud.tiers for case in together), key=len),
+            server_groups=tuple(groups),
+        ),
+        policies={},
+        drained=drained,
+    )
+
+
+def _moved(host: model.Host, zone: str) -> model.Host:
+    """The same host, empty, in another zone."""
+    found = host.providers[0].inventories
+    amounts = {name: found[name].total or 0 for name in found}
+    return builders.host(
+        f"{zone}-{host.name}",
+        gold=amounts.get(builders.class_of("gold")),
+        silver=amounts.get(builders.class_of("silver")),
+        bronze=None,
+        memory_mb=amounts["MEMORY_MB"],
+        zone=zone,
+    )
 
 
 @st.composite

@@ -100,7 +100,7 @@ def test_an_uncapped_audit_is_a_fixed_point(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_failures_only_delay(seed: int) -> None:
     """What fails is tried again, until nothing is left to try."""
-    found = lived(seed, HOURS, fill=0.8)
+    found = lived(seed, HOURS, fill=0.7)
     before = sum(found.residual())
     for _ in range(5):
         audit = found.audit(CAP, failures=0.5)

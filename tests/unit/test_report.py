@@ -16,6 +16,8 @@ Host a holds 6 Gold units of 4: small (2) goes to b. Host c is drained: its
 locked instance stays.
 """
 
+import dataclasses
+
 import pytest
 
 from tests import builders
@@ -77,7 +79,7 @@ def test_refusals_are_counted_by_rule_with_an_example() -> None:
     assert "1 host by in_audit_scope, e.g. z: " in text
     assert "1 host by in_service, e.g. d: its compute service is down" in text
     assert "1 host by in_zone, e.g. b: " in text
-    assert "1 host by within_quota, e.g. a: 6 of 4 gold units" in text
+    assert "1 host by within_quota, e.g. a: 4 of 4 gold units" in text
     assert "elsewhere" not in text
 
 
@@ -126,13 +128,17 @@ def test_the_summary_of_a_capped_plan() -> None:
 
 def test_a_plan_that_is_not_optimal_does_not_say_so() -> None:
     cloud = builders.cluster(
-        [builders.host("a", gold=4), builders.host("b", gold=4)],
-        [
-            builders.instance("big", "a", 4, locked=True),
-            *builders.instances("i", "a", [2, 2]),
-        ],
+        [builders.host("a", gold=4), builders.host("b")],
+        builders.instances("i", "a", [2, 2, 2, 2]),
     )
-    text = summary(cloud)
+    params = parameters.Parameters.of({})
+    verdict = diagnosing.diagnose(cloud, params)
+    made = planner.plan(cloud, verdict, params)
+    assert "no plan does it with fewer" in report.summary(
+        cloud, verdict, made
+    )
+    weaker = dataclasses.replace(made, lower_bound=1)
+    text = report.summary(cloud, verdict, weaker)
     assert "at least 1 " in text
     assert "no plan does it with fewer" not in text
 

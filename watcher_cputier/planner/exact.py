@@ -328,7 +328,10 @@ class _Master:
         price[moving] = found[: moving.sum()]
         weight = 1.0
         if goal.moves:
-            weight = float(found[-1]) if limited else math.inf
+            # Rounded as it will be evaluated: it is subtracted again.
+            weight = math.inf
+            if limited:
+                weight = float(knapsacks.grained(found[-1]))
         return _Relaxed(
             float(solved.fun), price, weight, solved.eqlin.marginals
         )

@@ -91,9 +91,7 @@ def small(state: states.State) -> bool:
     )
 
 
-def search(
-    state: states.State, expired: Callable[[], bool]
-) -> Outcome | None:
+def search(state: states.State, expired: Callable[[], bool]) -> Outcome | None:
     """Find the best reachable state, and go there.
 
     :returns: None where the cluster is not small, or time is up
@@ -140,10 +138,7 @@ class _Walk:
         self._demand = np.array([c.kind.demand for c in self._classes])
         self._largest = [
             max(
-                (
-                    int(c.kind.release[column])
-                    for c in self._classes
-                ),
+                (int(c.kind.release[column]) for c in self._classes),
                 default=1,
             )
             or 1
@@ -193,9 +188,7 @@ class _Walk:
             )
         )
 
-    def run(
-        self, expired: Callable[[], bool]
-    ) -> tuple[Counts, bool] | None:
+    def run(self, expired: Callable[[], bool]) -> tuple[Counts, bool] | None:
         """The best state, and whether nothing else can be better."""
         start = self._start
         best = start
@@ -231,9 +224,7 @@ class _Walk:
                 rank = (*left, taken, self._memory(there))
                 if rank < best_rank:
                     best, best_rank = there, rank
-                heapq.heappush(
-                    queue, (taken + self._least(now), taken, there)
-                )
+                heapq.heappush(queue, (taken + self._least(now), taken, there))
         return best, True
 
     def _moves(
@@ -242,9 +233,7 @@ class _Walk:
         for c, found in enumerate(self._classes):
             demand = self._demand[c]
             asked = demand > 0
-            fits = self._accepts[c] & (
-                (room >= demand) | ~asked
-            ).all(axis=1)
+            fits = self._accepts[c] & ((room >= demand) | ~asked).all(axis=1)
             for target in range(self._hosts):
                 if not fits[target] or not self._admitted(c, target, counts):
                     continue

@@ -162,9 +162,7 @@ class Tables:
                     self._costs[kind.index][rows] = costs
                 else:
                     self._costs[kind.index] = costs
-                cheapest = int(
-                    self._costs[kind.index].min(initial=NEVER)
-                )
+                cheapest = int(self._costs[kind.index].min(initial=NEVER))
                 label = min(NEVER, cheapest + 1)
                 if keep and label != self._labels[kind.index]:
                     return False
@@ -217,9 +215,7 @@ class Tables:
             for column in np.flatnonzero(kind.demand)
             if column not in self._own
         ]
-        enough = accepts & (
-            room[:, others] >= kind.demand[others]
-        ).all(axis=1)
+        enough = accepts & (room[:, others] >= kind.demand[others]).all(axis=1)
         able = enough & (units <= self._most) & (short > 0)
         which = np.flatnonzero(able)
         found[which] = best[which, units[which]]
@@ -392,9 +388,7 @@ class Search:
         return len(state.moves) > start
 
     def _full(self) -> bool:
-        return (
-            self._limit is not None and len(self.state.moves) >= self._limit
-        )
+        return self._limit is not None and len(self.state.moves) >= self._limit
 
     def _urgency(
         self, kind: int, host: int, excess: int

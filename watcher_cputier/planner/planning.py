@@ -132,7 +132,12 @@ class Planning:
         first.run()
         best = self._attempt(self._start, first.cut)
         self._start.undo(0)
-        if first.cut:
+        if first.cut or self._gap(best, first.highest) is None:
+            return best
+        small = self._exhaustively(best)
+        if small is not None and small.rank < best.rank:
+            best = small
+        if self._proven is not None:
             return best
         highest = first.highest
         troubled = frozenset(first.troubled)
@@ -153,10 +158,8 @@ class Planning:
             troubled |= search.troubled
             if found.rank < best.rank:
                 best = found
-        for way in (self._exactly, self._exhaustively):
-            if self._gap(best, highest) is None or self.expired():
-                return best
-            other = way(best)
+        if self._gap(best, highest) is not None and not self.expired():
+            other = self._exactly(best)
             if other is not None and other.rank < best.rank:
                 best = other
         return dataclasses.replace(best, cut=best.cut or self.expired())
@@ -334,9 +337,7 @@ class Planning:
                 return account, units
         return None, 0
 
-    def _cut(
-        self, best: Attempt
-    ) -> tuple[list[Step], list[Step], list[Step]]:
+    def _cut(self, best: Attempt) -> tuple[list[Step], list[Step], list[Step]]:
         """What is kept, in the order of value; what is deferred; all."""
         bundles = self._bundles(best.steps)
         whole = self._replayed(sorted(bundles, key=_value), None)
@@ -353,9 +354,7 @@ class Planning:
         search.run()
         eager = self._attempt(self._start)
         self._start.undo(0)
-        candidates.append(
-            self._replayed(self._bundles(eager.steps), limit)
-        )
+        candidates.append(self._replayed(self._bundles(eager.steps), limit))
         kept = min(candidates, key=self._worth)
         if not kept:
             # No bundle fits the limit: the beginning of the best one makes
@@ -414,8 +413,7 @@ class Planning:
         whole: list[Step],
     ) -> values.Plan:
         before = {
-            (e.host, e.tier): e.units
-            for e in self.problem.diagnosis.excesses
+            (e.host, e.tier): e.units for e in self.problem.diagnosis.excesses
         }
         migrations = self._migrations(chosen)
         after = self._after(chosen, before)
@@ -595,9 +593,7 @@ class Planning:
 
     # What stays
 
-    def _unresolved(
-        self, steps: list[Step]
-    ) -> Iterator[values.Unresolved]:
+    def _unresolved(self, steps: list[Step]) -> Iterator[values.Unresolved]:
         state = self._start
         for instance, target, parking in steps:
             state.move(instance, target, parking=parking)

@@ -144,7 +144,11 @@ class Problem:
             found.setdefault(self._key(flavors, instance), []).append(instance)
         self.classes = tuple(
             sorted(
-                {name for key in found for name in found[key][0].flavor.resources}
+                {
+                    name
+                    for key in found
+                    for name in found[key][0].flavor.resources
+                }
             )
         )
         self.column: dict[object, int] = {
@@ -189,7 +193,9 @@ class Problem:
     def _kind(self, index: int, sample: model.Instance) -> Kind:
         demand = np.zeros(len(self.column), dtype=np.int64)
         release = np.zeros(len(self.column), dtype=np.int64)
-        held = _totals(sample) if sample.allocations else sample.flavor.resources
+        held = (
+            _totals(sample) if sample.allocations else sample.flavor.resources
+        )
         for name, amount in sample.flavor.resources.items():
             demand[self.column[name]] = amount
         for name, amount in held.items():
@@ -350,12 +356,14 @@ class Problem:
         for i, group in enumerate(groups):
             movable[:, i] = counts[:, group].sum(axis=1)
             accepts[:, i] = self.accepts(self.kinds[group[0]])
+        # No host needs room for more than there is.
+        everything = int((movable * np.array(sizes, dtype=np.int64)).sum())
         return (
             covering.Covering(
                 account=account,
                 sizes=np.array(sizes, dtype=np.int64) // scale,
                 movable=movable,
-                room=np.minimum(quota, _PLENTY) // scale,
+                room=np.minimum(quota, everything) // scale,
                 accepts=accepts,
                 scale=scale,
             ),
@@ -429,8 +437,6 @@ class _Interned:
                 flavor.vcpus,
                 tuple(flavor.extra_specs.items()),
             )
-            found = self._by_content.setdefault(
-                content, len(self._by_content)
-            )
+            found = self._by_content.setdefault(content, len(self._by_content))
             self._by_id[id(flavor)] = found
         return found

@@ -226,8 +226,7 @@ class State:
     ) -> tuple[object, ...]:
         move = self.proposal(instance, i)
         extra = sum(
-            ranker(move)
-            for ranker in self.problem.extensions.rankers.values()
+            ranker(move) for ranker in self.problem.extensions.rankers.values()
         )
         value = float(self.scores(kind)[i])
         return (
@@ -374,9 +373,7 @@ class _Weighed:
         self._by_traits: dict[object, Scores] = {}
         self._trait_sets = [host.traits for host in problem.hosts]
 
-    def read(
-        self, i: int, host: model.Host, books: bookkeeping.Books
-    ) -> None:
+    def read(self, i: int, host: model.Host, books: bookkeeping.Books) -> None:
         """Take what is free on a host from the books."""
         for name, units in _free(host, books).items():
             self._free[i, self._column[name]] = units
@@ -402,9 +399,7 @@ class _Weighed:
         grid = which[:, None], np.array(columns, dtype=int)
         free, present = self._free[grid], self._present[grid]
         some = free > 0
-        ratios = np.where(
-            some, 1.0 - asked / np.where(some, free, 1.0), 0.0
-        )
+        ratios = np.where(some, 1.0 - asked / np.where(some, free, 1.0), 0.0)
         count = present.sum(axis=1)
         resource = np.where(present, ratios, 0.0).sum(axis=1)
         resource /= np.maximum(count, 1)

@@ -228,8 +228,8 @@ def test_a_migration_claims_what_the_flavor_asks_for() -> None:
     assert "4 more" in rejection.reason
 
 
-def test_arrivals_take_room_and_departures_give_none() -> None:
-    """Both sides of a migration in flight are held."""
+def test_arrivals_take_room_and_departures_give_it_back() -> None:
+    """A migration that begins when another has ended finds its room."""
     cloud = builders.cluster(
         [builders.host("a", gold=8), builders.host("b", gold=4)],
         builders.instances("i", "a", [3]) + builders.instances("j", "b", [2]),
@@ -237,7 +237,12 @@ def test_arrivals_take_room_and_departures_give_none() -> None:
     books = planner.Books(cloud)
     books.move(cloud.instance_by_uuid["j1"], cloud.hosts[0])
     assert books.held("a", "gold") == 5
-    assert books.held("b", "gold") == 2
+    assert books.held("b", "gold") == 0
     assert books.used("a", "CUSTOM_VCPU_GOLD") == 5
-    assert books.used("b", "CUSTOM_VCPU_GOLD") == 2
+    assert books.used("b", "CUSTOM_VCPU_GOLD") == 0
     assert books.used("a", "MEMORY_MB") == 2048
+    assert books.used("b", "MEMORY_MB") == 0
+    books.back(cloud.instance_by_uuid["j1"], None)
+    assert books.held("a", "gold") == 3
+    assert books.held("b", "gold") == 2
+    assert books.used("b", "MEMORY_MB") == 1024
