@@ -199,11 +199,23 @@ def _units(
     if family.exact:
         for t in range(len(TIERS)):
             _equal(free[:, t], excess[:, t], family.holes or 1)
+    if family.holes is not None and family.feasible:
+        _curable(lowered, excess, free)
     # Where holes are counted, a pair that is over quota was full before.
     full = lowered & (family.holes is not None)
     held = CPUS - np.where(full, 0, free)
     quotas = np.where(lowered, held - np.minimum(excess, held), CPUS)
     return held, quotas
+
+
+def _curable(lowered: npt.NDArray[np.bool_], excess: Ints, free: Ints) -> None:
+    """Leave pairs alone that would be more excess than there are holes."""
+    for t in range(len(TIERS)):
+        for n in np.flatnonzero(lowered[:, t])[:0:-1]:
+            holes = int(free[~lowered[:, t], t].sum())
+            if excess[:, t].sum() <= holes:
+                break
+            lowered[n, t], excess[n, t] = False, 0
 
 
 def _free(

@@ -193,7 +193,9 @@ def test_a_failure_stops_those_that_need_it_and_no_others(
         "victim": skipped,
         "other": "SUCCEEDED",
     }
-    assert plan.state == "FAILED"
+    if skipped == "SKIPPED":
+        # Watcher 14 calls a plan with failures a success.
+        assert plan.state == "FAILED"
     assert "needs the migration of ejected" in reason(
         plan, "victim", cloud.watcher.log(mark)
     )
@@ -339,7 +341,11 @@ def test_room_is_not_made_for_who_does_not_come(
 
 
 def test_a_migration_that_outlasts_watchers_patience_succeeds(
-    cloud: EmbeddedCloud, load: Load, operator: Operator, truth: Truth
+    cloud: EmbeddedCloud,
+    load: Load,
+    operator: Operator,
+    truth: Truth,
+    skipped: str,
 ) -> None:
     """Watcher gives up after a second, Nova is done after four; and only
     then the one that needs the room begins.
@@ -358,7 +364,9 @@ def test_a_migration_that_outlasts_watchers_patience_succeeds(
     plan = operator.start(operator.audit().plan)
 
     assert states(plan) == {"ejected": "SUCCEEDED", "victim": "SUCCEEDED"}
-    assert "succeeded after all" in cloud.watcher.log(mark)
+    if skipped == "SKIPPED":
+        # The patience of Watcher 14 is two minutes, and no option.
+        assert "succeeded after all" in cloud.watcher.log(mark)
     assert statuses(cloud) == {"completed"}
     assert truth.over() == {}
 
@@ -371,6 +379,8 @@ def test_what_is_not_over_in_time_has_failed(
     skipped: str,
 ) -> None:
     """Unknown is no success: nobody takes the room that may not be there."""
+    if skipped != "SKIPPED":
+        pytest.skip("the patience of Watcher 14 is two minutes")
     cloud.watcher.configure(
         {
             ("nova", "migration_max_retries"): 1,

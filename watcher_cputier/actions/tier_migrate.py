@@ -23,7 +23,7 @@ Watcher's own Migrate with a judgement before and a second look after:
   gives up on a migration after a while although Nova goes on, and calls one
   complete a moment before its source is free; others may wait for that room.
 
-Watcher before 2025.2 cannot skip an action and executes one whose
+Watcher 14 (2025.1) cannot skip an action and executes one whose
 pre-condition failed: there the same judgement is part of ``execute``, which
 then returns False without calling Nova.
 """

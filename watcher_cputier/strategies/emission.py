@@ -18,7 +18,7 @@ from typing import Any
 
 from oslo_config import cfg
 from oslo_log import log
-from watcher.applier.workflow_engine import default as workflow_engine
+from stevedore import driver
 
 from watcher_cputier import diagnosis as diagnosing
 from watcher_cputier import guard
@@ -144,9 +144,11 @@ def preflight(
             f"has up to {params.parallel_total} (parallel_total).",
         )
         return
-    conf.register_opts(
-        workflow_engine.DefaultWorkFlowEngine.get_config_opts(), group=_GROUP
+    # As Watcher's own loader registers them, when the applier needs it.
+    found = driver.DriverManager(
+        "watcher_workflow_engines", _ENGINE, invoke_on_load=False
     )
+    conf.register_opts(found.driver.get_config_opts(), group=_GROUP)
     workers = conf[_GROUP].max_workers
     if workers >= params.parallel_total:
         return
