@@ -72,6 +72,7 @@ def test_plan_as_json(run):
     assert found["watcher_cputier_plan"] == 1
     assert found["lower_bound"] == 2
     assert found["optimal"] is True
+    assert found["cut"] is False
     shop, batch = found["migrations"]
     assert shop["instance"] == {"name": "shop", "uuid": "shop"}
     assert (shop["source"], shop["target"]) == ("rack-1", "rack-2")

@@ -42,6 +42,7 @@ CONTRACT = {
     "weigher_multiplier": 1.0,
     "weigher_resource_classes": "requested",
     "weigher_traits": "all",
+    "time_budget_seconds": 60,
     "planner": "cputier",
     "refresh_model": True,
 }
@@ -127,12 +128,14 @@ ACCEPTED: list[dict[str, Any]] = [
     {"weigher_resource_classes": "all", "weigher_traits": "requested"},
     {"weigher_resource_classes": ["VCPU", "CUSTOM_VCPU_GOLD"]},
     {"weigher_resource_classes": [], "weigher_traits": []},
+    {"time_budget_seconds": 1},
     {"planner": "weight"},
 ]
 
 # parameters, the place of the mistake, words of the complaint
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"max_migrations": -1}, "max_migrations", "minimum"),
+    ({"time_budget_seconds": 0}, "time_budget_seconds", "minimum"),
     ({"max_migrations": "20"}, "max_migrations", "integer"),
     ({"max_migrations": 1.5}, "max_migrations", "integer"),
     ({"max_migrations": True}, "max_migrations", "integer"),

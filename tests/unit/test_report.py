@@ -126,6 +126,22 @@ def test_the_summary_of_a_capped_plan() -> None:
     assert text.endswith("deferred to the next audit by max_migrations")
 
 
+def test_a_plan_whose_search_was_cut_says_so() -> None:
+    """What was not searched to the end is not called impossible."""
+    cloud = builders.cluster(
+        [builders.host("a", gold=1), builders.host("b")],
+        builders.instances("i", "a", [1, 1, 1]),
+    )
+    params = parameters.Parameters.of()
+    verdict = diagnosing.diagnose(cloud, params)
+    cut = planner.plan(cloud, verdict, params, expired=lambda: True)
+    text = report.summary(cloud, verdict, cut)
+    assert "the search was cut by time_budget_seconds" in text
+    assert "for 2 units nothing was found" in text
+    assert "cannot be moved" not in text
+    assert report.plan_document(cloud, verdict, cut)["cut"] is True
+
+
 def test_a_plan_that_is_not_optimal_does_not_say_so() -> None:
     cloud = builders.cluster(
         [builders.host("a", gold=4), builders.host("b")],

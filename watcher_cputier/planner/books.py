@@ -58,6 +58,17 @@ class Books:
         # Where migrated instances are, and what they were charged there.
         self._moved: dict[str, tuple[str, Charge]] = {}
 
+    def copy(self) -> "Books":
+        """Books of their own that say the same."""
+        twin = Books.__new__(Books)
+        twin._cluster = self._cluster
+        twin._used = dict(self._used)
+        twin._held = dict(self._held)
+        twin._domain = dict(self._domain)
+        twin._members = dict(self._members)
+        twin._moved = dict(self._moved)
+        return twin
+
     def used(self, provider_uuid: str, resource_class: str) -> int:
         """Units of a class in use on a provider."""
         return self._used.get((provider_uuid, resource_class), 0)

@@ -36,6 +36,7 @@ from watcher_cputier import constraints
 from watcher_cputier import diagnosis as diagnosing
 from watcher_cputier import model
 from watcher_cputier import parameters
+from watcher_cputier import weigher
 from watcher_cputier.planner import certificate
 from watcher_cputier.planner import exact
 from watcher_cputier.planner import exhaustive
@@ -502,6 +503,7 @@ class Planning:
         for instance, target, parking in steps:
             source = state.row_of(instance)
             account, before = self._over(state, instance, source)
+            weight = state.weight(instance, target)
             state.move(instance, target, parking=parking)
             relief = 0
             if account is not None:
@@ -509,6 +511,7 @@ class Planning:
             told.append(
                 _Told(
                     move=state.moves[-1],
+                    weight=weight,
                     account=account,
                     relief=relief,
                 )
@@ -543,7 +546,7 @@ class Planning:
                         if beneficiary
                         else self.problem.diagnosis.drained.get(host, "")
                     ),
-                    weight=one.move.weight,
+                    weight=one.weight,
                     makes_room_for=beneficiary,
                     parking=one.move.parking,
                 )
@@ -715,5 +718,6 @@ class _Told:
     """A migration that is replayed, with the excess that it relieves."""
 
     move: states.Move
+    weight: weigher.Weight
     account: str | None
     relief: int

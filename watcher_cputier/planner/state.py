@@ -44,7 +44,6 @@ class Move:
 
     :param source: row of the host that it leaves
     :param target: row of the host that it goes to
-    :param weight: the weigher's score of the target at that moment
     :param parking: whether it is to move again
     :param room_for: the instance that comes to the source next; None for
         one that relieves an excess itself
@@ -54,7 +53,6 @@ class Move:
     kind: problems.Kind
     source: int
     target: int
-    weight: weigher.Weight
     parking: bool = False
     room_for: model.Instance | None = None
 
@@ -64,7 +62,6 @@ class State:
 
     :ivar room: (H, C) what hosts have left; negative where they are over
     :ivar counts: (H, K) movable instances that have not moved yet
-    :ivar targets: (K,) hosts that have room for a kind
     :ivar moves: the migrations so far, in order
     :ivar changes: rows of hosts in the order in which they changed; a
         reader remembers how far it has read
@@ -86,13 +83,29 @@ class State:
         self._weighed = _Weighed(problem)
         for i in range(hosts):
             self._read(i)
+        self._plain = [_plain(host) for host in problem.hosts]
+        # A class that a host has not is not given back to it.
+        self._has = np.ones(self.room.shape, dtype=np.bool_)
+        for j, name in enumerate(problem.classes):
+            for i, host in enumerate(problem.hosts):
+                self._has[i, j] = any(
+                    name in p.inventories for p in host.providers
+                )
         self._before: list[tuple[str, bookkeeping.Charge] | None] = []
         self._scores: dict[int, tuple[int, Scores]] = {}
         self._demand = problem.demands
         self._accepts = problem.all_accepts
         self._admits = np.zeros((kinds, hosts), dtype=np.bool_)
-        self.targets = np.zeros(kinds, dtype=np.int64)
-        self._admit(np.arange(hosts))
+        self._targets = np.zeros(kinds, dtype=np.int64)
+        # Rows whose part of the masks is to be made again when it is asked
+        # for.
+        self._stale: set[int] = set(range(hosts))
+        self._at_first = (
+            self.books.copy(),
+            self.room.copy(),
+            self.counts.copy(),
+            self._weighed.saved(),
+        )
 
     # What is left
 
@@ -139,11 +152,22 @@ class State:
 
         Its own host is not left out here.
         """
+        self._admit()
         row: problems.Mask = self._admits[kind.index]
         return row
 
-    def _admit(self, rows: npt.NDArray[np.intp]) -> None:
-        """Find anew which kinds some hosts have room for."""
+    @property
+    def targets(self) -> problems.Units:
+        """(K,) how many hosts have room for a kind."""
+        self._admit()
+        return self._targets
+
+    def _admit(self) -> None:
+        """Find anew which kinds the hosts that changed have room for."""
+        if not self._stale:
+            return
+        rows = np.array(sorted(self._stale), dtype=np.intp)
+        self._stale = set()
         if not len(self._demand):
             return
         before = self._admits[:, rows].sum(axis=1)
@@ -155,7 +179,7 @@ class State:
                 needed[:, None] == 0
             )
         self._admits[:, rows] = now
-        self.targets += now.sum(axis=1) - before
+        self._targets += now.sum(axis=1) - before
 
     def scores(self, kind: problems.Kind) -> Scores:
         """(H,) the weigher's value of every host for a kind."""
@@ -304,7 +328,6 @@ class State:
                 kind=kind,
                 source=source,
                 target=target,
-                weight=self.weight(instance, target),
                 parking=parking,
                 room_for=room_for,
             )
@@ -314,23 +337,64 @@ class State:
         self.books.move(instance, self.problem.hosts[target])
         if before is None:
             self._leave(instance, kind, source)
-        self._touch(source, target)
+        self._shift(kind, source, target, at_home=before is None)
 
     def undo(self, mark: int) -> None:
         """Take back all migrations but the first so many."""
+        if mark == 0 and len(self.moves) > 1:
+            self._restart()
         while len(self.moves) > mark:
             move = self.moves.pop()
             before = self._before.pop()
             self.books.back(move.instance, before)
             if before is None:
                 self._return(move.instance, move.kind, move.source)
-            self._touch(move.source, move.target)
+            self._shift(
+                move.kind,
+                move.source,
+                move.target,
+                at_home=before is None,
+                sign=-1,
+            )
 
-    def _touch(self, *rows: int) -> None:
+    def _restart(self) -> None:
+        books, room, counts, weighed = self._at_first
+        rows = sorted(
+            {m.source for m in self.moves} | {m.target for m in self.moves}
+        )
+        self.moves = []
+        self._before = []
+        self.books = books.copy()
+        self.room[rows] = room[rows]
+        self.counts[rows] = counts[rows]
+        self._weighed.restore(weighed, rows)
         for i in rows:
-            self._read(i)
-        self._admit(np.array(rows, dtype=np.intp))
+            self._here[i] = dict(self.problem.standing[i])
+        self._stale.update(rows)
         self.changes.extend(rows)
+
+    def _shift(
+        self,
+        kind: problems.Kind,
+        source: int,
+        target: int,
+        *,
+        at_home: bool,
+        sign: int = 1,
+    ) -> None:
+        """Have the arrays follow a migration that the books have seen."""
+        for i, given in (
+            (source, kind.release if at_home else kind.demand),
+            (target, -kind.demand),
+        ):
+            if self._plain[i]:
+                change = np.where(self._has[i], sign * given, 0)
+                self.room[i] += change
+                self._weighed.shift(i, change)
+            else:
+                self._read(i)
+        self._stale.update((source, target))
+        self.changes.extend((source, target))
 
     def _leave(
         self, instance: model.Instance, kind: problems.Kind, i: int
@@ -369,6 +433,10 @@ class _Weighed:
         shape = (len(problem.hosts), len(self._names))
         self._free = np.zeros(shape, dtype=np.float64)
         self._present = np.zeros(shape, dtype=np.bool_)
+        # The columns of the problem's classes here.
+        self._classes = np.array(
+            [self._column.get(name, -1) for name in problem.classes], dtype=int
+        )
         self._multiplier = params.weigher_multiplier
         self._by_traits: dict[object, Scores] = {}
         self._trait_sets = [host.traits for host in problem.hosts]
@@ -378,6 +446,19 @@ class _Weighed:
         for name, units in _free(host, books).items():
             self._free[i, self._column[name]] = units
             self._present[i, self._column[name]] = True
+
+    def shift(self, i: int, change: problems.Units) -> None:
+        """What is free on a host has changed, by columns of the problem."""
+        known = self._classes >= 0
+        self._free[i, self._classes[known]] += change[: len(known)][known]
+
+    def saved(self) -> Scores:
+        """What is free now."""
+        return self._free.copy()
+
+    def restore(self, saved: Scores, rows: list[int]) -> None:
+        """What was free on some hosts."""
+        self._free[rows] = saved[rows]
 
     def values(
         self, kind: problems.Kind, which: npt.NDArray[np.intp]
@@ -445,6 +526,12 @@ class _Weighed:
             ),
             multiplier=params.weigher_multiplier,
         )
+
+
+def _plain(host: model.Host) -> bool:
+    """Whether each class comes from one provider of its own tree."""
+    names = [n for p in host.providers for n in p.inventories]
+    return not host.shared and len(names) == len(set(names))
 
 
 def _free(host: model.Host, books: bookkeeping.Books) -> dict[str, int]:
