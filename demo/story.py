@@ -18,6 +18,7 @@ tables are drawn from that picture, as ``report`` draws it for operators.
 """
 
 from collections.abc import Callable
+import dataclasses
 import json
 import os
 import pathlib
@@ -35,6 +36,7 @@ from watcher_cputier import diagnosis
 from watcher_cputier import model
 from watcher_cputier import parameters
 from watcher_cputier import report
+from watcher_cputier import schedule
 from watcher_cputier.conf import tiers as tiers_conf
 from watcher_cputier.datasources import cloud as cloud_source
 from watcher_cputier.datasources import compute_model
@@ -44,12 +46,50 @@ _STRATEGY = "domain_capacity_enforcement"
 _TEMPLATE = "cpu-tiers"
 _OVER, _DRAINED, _DISABLED = "rack-01", "rack-06", "rack-05"
 _DEADLINE_SECONDS = 120
-# rack-01 has to lose 6 Gold units (4 + 2); rack-06 loses all four instances.
-_FEWEST = 6
+# rack-01 has to lose 6 Gold units (4 + 2), rack-06 loses all four instances,
+# and one more makes room for the largest of them.
+_FEWEST = 7
+_LARGEST = "lake"
 
 
 class CommandError(RuntimeError):
     """A command of the story failed."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Step:
+    """A migration of the plan in its place.
+
+    :param needs: names of those that have to succeed before
+    :param after: names of those that have to be over before
+    :param start: expected, in seconds from the plan's
+    """
+
+    name: str
+    units: str
+    source: str
+    target: str
+    makes_room_for: str
+    needs: tuple[str, ...]
+    after: tuple[str, ...]
+    start: float
+    seconds: float
+
+    @property
+    def end(self) -> float:
+        """The expected end."""
+        return self.start + self.seconds
+
+    @property
+    def bar(self) -> str:
+        """Its time, drawn."""
+        return " " * round(self.start) + "\u2501" * round(self.seconds)
+
+    @property
+    def waits_for(self) -> str:
+        """Whom it waits for, in words."""
+        told = [f"the room of {name}" for name in sorted(self.needs)]
+        return ", ".join([*told, *sorted(self.after)])
 
 
 class Story:
@@ -87,7 +127,7 @@ class Story:
         screen.say(f"{_DRAINED}: all that it sells is reserved, to drain it.")
         root = self._cloud.provider_uuid(_DRAINED)
         classes = " ".join(
-            f"--resource {tiers_conf.default_class(tier)}:reserved=16"
+            f"--resource {model.default_class(tier)}:reserved=16"
             for tier in tiers_conf.BUILT_IN
         )
         self._openstack(
@@ -103,16 +143,23 @@ class Story:
             f"--strategy {_STRATEGY} -f value -c UUID"
         )
         plan = self._audit()
-        actions = self._actions(plan)
-        self._show_plan(actions)
+        steps = self._steps(plan)
+        self._show_plan(steps)
+        makers = {s.name for s in steps if s.makes_room_for == _LARGEST}
+        (largest,) = [s for s in steps if s.name == _LARGEST]
+        self._claim(
+            f"no host has room for {_LARGEST}, one migration makes it, and "
+            f"{_LARGEST} waits until that one has succeeded",
+            len(makers) == 1 and set(largest.needs) == makers,
+        )
         indicators = self._indicators(plan)
         self._claim(
             f"the plan has {_FEWEST} migrations, and "
             f"{indicators['migrations_lower_bound']:.0f} is the proven "
             "minimum",
-            len(actions) == _FEWEST == indicators["migrations_lower_bound"],
+            len(steps) == _FEWEST == indicators["migrations_lower_bound"],
         )
-        targets = {a["resource_name"]: a["destination_node"] for a in actions}
+        targets = {step.name: step.target for step in steps}
         self._claim(
             "nothing goes to the disabled, the drained or the over-full host",
             not {_OVER, _DRAINED, _DISABLED} & set(targets.values()),
@@ -127,21 +174,29 @@ class Story:
         )
         return targets
 
-    def _show_plan(self, actions: list[dict[str, str]]) -> None:
+    def _show_plan(self, steps: list[_Step]) -> None:
         self._screen.table(
-            "The plan",
+            "The plan and its schedule: one character is one second",
             [
-                ["instance", "from", "to"],
+                ["instance", "units", "from", "to", "when", "waits for"],
                 *(
                     [
-                        a["resource_name"],
-                        a["source_node"],
-                        a["destination_node"],
+                        step.name,
+                        step.units,
+                        step.source,
+                        step.target,
+                        step.bar,
+                        step.waits_for,
                     ]
-                    for a in actions
+                    for step in steps
                 ),
             ],
         )
+        self._screen.say(
+            "Two at a time, one from and one to each host. Who waits for the "
+            "room of another needs its success;"
+        )
+        self._screen.say("all others only wait for their turn.")
         self._screen.say("Why, from the decision engine's log:")
         for line in self._told:
             self._screen.say("  " + line.partition("; rack-")[0])
@@ -209,14 +264,43 @@ class Story:
         )
         return rows
 
-    def _actions(self, plan: str) -> list[dict[str, str]]:
-        """The parameters of a plan's migrations, by instance name."""
+    def _steps(self, plan: str) -> list[_Step]:
+        """A plan's migrations, by their expected start."""
         watcher = self._cloud.adapter("infra-optim")
         listed = watcher.get(
             "/actions/detail", params={"action_plan_uuid": plan}
         ).json()["actions"]
-        found = [action["input_parameters"] for action in listed]
-        return sorted(found, key=lambda a: str(a["resource_name"]))
+        actions = {action["uuid"]: action for action in listed}
+        steps: dict[str, _Step] = {}
+        while len(steps) < len(actions):
+            # Parents before children.
+            for uuid in actions.keys() - steps.keys():
+                if steps.keys() >= set(actions[uuid]["parents"]):
+                    steps[uuid] = self._step(actions[uuid], steps)
+        return sorted(steps.values(), key=lambda s: (s.start, s.name))
+
+    def _step(self, action: dict[str, Any], before: dict[str, _Step]) -> _Step:
+        told = action["input_parameters"]
+        instances = self._seen.instance_by_uuid
+        awaited = instances.get(told["expects"]["awaited"])
+        parents = {uuid: before[uuid] for uuid in action["parents"]}
+        return _Step(
+            name=told["resource_name"],
+            units=f"{told['units']} {told['tier']}",
+            source=told["source_node"],
+            target=told["destination_node"],
+            makes_room_for="" if awaited is None else awaited.name,
+            needs=tuple(before[uuid].name for uuid in told["needs"]),
+            after=tuple(
+                one.name
+                for uuid, one in parents.items()
+                if uuid not in told["needs"]
+            ),
+            start=max((one.end for one in parents.values()), default=0.0),
+            seconds=schedule.expected_seconds(
+                instances[told["expects"]["instance"]]
+            ),
+        )
 
     def _indicators(self, plan: str) -> dict[str, float]:
         watcher = self._cloud.adapter("infra-optim")
@@ -272,7 +356,7 @@ class Story:
         }
 
     def _gold(self, host: str) -> tuple[int, int]:
-        return self._usage(host)[tiers_conf.default_class("gold")]
+        return self._usage(host)[model.default_class("gold")]
 
     def _over_capacity(self) -> list[str]:
         return [
@@ -288,6 +372,7 @@ class Story:
         cluster: model.Cluster = cloud_source.Reader(connected).get_cluster(
             self._whole_cloud, tiers_conf.catalogue(cfg.ConfigOpts())
         )
+        self._seen = cluster
         verdict = diagnosis.diagnose(cluster, parameters.Parameters.of())
         self._screen.table(title, report.host_rows(cluster, verdict))
 

@@ -72,7 +72,7 @@ class Screen:
         self._console.print(drawn)
 
 
-_WORDS = ("host", "state", "instance", "from", "to", "tier", "why")
+_WORDS = ("host", "state", "instance", "from", "to", "when", "waits for")
 
 
 def _plain(text: str) -> str:

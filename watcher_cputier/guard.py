@@ -135,6 +135,9 @@ def expectations(
         names = {migration.source, migration.target}
         if not goes_on:
             names.add(migration.excess.host)
+        rules = _rules(params, names)
+        if migration.concern == planner.MIXING and not goes_on:
+            rules = _with_share(rules, migration.excess)
         found.append(
             Expectation(
                 instance=migration.instance.uuid,
@@ -154,7 +157,7 @@ def expectations(
                 ),
                 shares_class=cluster.shares_class,
                 tier_classes=cluster.tier_classes,
-                rules=_rules(params, names),
+                rules=rules,
             )
         )
     return tuple(found)
@@ -200,6 +203,19 @@ def _rules(
             },
         }
     )
+
+
+def _with_share(
+    rules: Mapping[str, Any], share: diagnosing.Excess
+) -> Mapping[str, Any]:
+    """The same with an even share for a policy quota of its host.
+
+    A share is never above the quota, so that it takes the place of what the
+    audit sets there.
+    """
+    quotas = {name: dict(q) for name, q in rules["quotas_by_host"].items()}
+    quotas.setdefault(share.host, {})[share.tier] = share.quota
+    return model.frozen_map({**rules, "quotas_by_host": quotas})
 
 
 def objection(

@@ -460,8 +460,9 @@ class Admission:
 
     It carries what capacities do not tell: max_unit, min_unit, step_size.
 
-    :param hosts: uuids of the hosts that it offers
-    :param refused: uuids of hosts that were asked for one by one, in vain
+    :param hosts: uuids of the hosts that it offers, or would offer if there
+        were room
+    :param refused: uuids of hosts that were asked for in vain
     :param complete: whether a host in neither set is refused too
     """
 

@@ -81,6 +81,15 @@ PARAMETERS: tuple[Parameter, ...] = (
         "their quota.",
     ),
     Parameter(
+        name="mix_tiers",
+        default=False,
+        schema={"type": "boolean"},
+        help="Whether to even out the tiers over the hosts once quotas are "
+        "kept, so that the loss of one host is not the loss of most of a "
+        "tier. It takes many migrations: look at their number in the summary "
+        "of an audit that is not applied before you switch it on for good.",
+    ),
+    Parameter(
         name="quotas",
         default={},
         schema=_QUOTAS,
@@ -118,6 +127,14 @@ PARAMETERS: tuple[Parameter, ...] = (
         schema={"type": "integer", "minimum": 0},
         help="The most migrations that one audit plans, 0 for no limit. The "
         "most valuable come first; the rest is listed as deferred.",
+    ),
+    Parameter(
+        name="mixing_tolerance",
+        default=0.25,
+        schema={"type": "number", "minimum": 0, "maximum": 10},
+        help="How far above the mean utilisation of a tier a host may be "
+        "before `mix_tiers` moves something: with 0.25, a quarter. It counts "
+        "in thousandths. The smaller it is the more migrations it takes.",
     ),
     Parameter(
         name="parallel_total",
@@ -170,6 +187,13 @@ PARAMETERS: tuple[Parameter, ...] = (
         },
         help="Traits that the weigher scores: all, those that the instance "
         "requires, or a list.",
+    ),
+    Parameter(
+        name="time_budget_seconds",
+        default=60,
+        schema={"type": "integer", "minimum": 1},
+        help="Search time; the best safe plan so far is taken. A plan whose "
+        "search was cut says so, and may come out otherwise the next time.",
     ),
     Parameter(
         name="planner",
@@ -245,17 +269,20 @@ class Parameters:
     """The validated parameters of one audit."""
 
     enforce_quota: bool
+    mix_tiers: bool
     quotas: Mapping[str, PolicyQuota]
     quotas_by_host: Mapping[str, Mapping[str, PolicyQuota]]
     drain_hosts: frozenset[str]
     drain_disabled: bool
     max_migrations: int
+    mixing_tolerance: float
     parallel_total: int
     parallel_per_source: int
     parallel_per_target: int
     weigher_multiplier: float
     weigher_resource_classes: str | tuple[str, ...]
     weigher_traits: str | tuple[str, ...]
+    time_budget_seconds: int
     planner: str
     refresh_model: bool
 

@@ -22,9 +22,11 @@ from typing import Any
 
 from watcher_cputier import constraints
 from watcher_cputier import diagnosis as diagnosing
+from watcher_cputier import explanation as explaining
 from watcher_cputier import model
 from watcher_cputier import planner
 from watcher_cputier import schedule as scheduling
+from watcher_cputier import weigher
 
 STATUS_MESSAGE_LENGTH = 255
 
@@ -35,13 +37,21 @@ def sentence(migration: planner.Migration) -> str:
         f"Migrate {migration.instance.name} "
         f"({_units(migration.units, migration.tier)}, "
         f"{migration.instance.uuid}) from "
-        f"{migration.source} to {migration.target}: {migration.reason}; "
+        f"{migration.source} to {migration.target}: {why(migration)}; "
         f"{migration.target} weighs {migration.weight.explain()}"
     )
 
 
-def _units(count: int, tier: str) -> str:
-    return f"{count} {tier} unit{'' if count == 1 else 's'}"
+def _units(count: int, tier: str = "") -> str:
+    of_tier = f"{tier} " if tier else ""
+    return f"{count} {of_tier}unit{'' if count == 1 else 's'}"
+
+
+def why(migration: planner.Migration) -> str:
+    """Why an instance moves, and whether it is only parked."""
+    if migration.parking:
+        return f"{migration.reason}; it is parked there for a while"
+    return migration.reason
 
 
 def refusal(item: planner.Refusal) -> str:
@@ -87,31 +97,82 @@ def summary(
     scoped = sum(1 for host in cluster.hosts if host.in_scope)
     if not diagnosis.excesses:
         tiers = ", ".join(tier.name for tier in cluster.tiers)
-        return (
-            f"Nothing to do: none of {scoped} hosts is over its quota of "
-            f"{tiers}"
-        )
+        fine = f"one of {scoped} hosts is over its quota of {tiers}"
+        if plan.mixing is not None:
+            fine += f"; {plan.mixing}"
+        return f"N{fine}" if plan.migrations else f"Nothing to do: n{fine}"
     names = cluster.tier_by_name
     before = planner.excess_units(plan.excess_before, names)
     after = planner.excess_units(plan.excess_after, names)
-    count = len(plan.migrations)
-    text = f"{count} migration{' takes' if count == 1 else 's take'}"
-    text += f" the units over quota on {scoped} hosts from {before} to {after}"
-    if plan.migrations:
+    left = planner.excess_units(
+        {(item.host, item.tier): item.units for item in plan.unresolved}, names
+    )
+    mixed = plan.mixing.migrations if plan.mixing is not None else 0
+    count = len(plan.migrations) - mixed
+    if not count:
+        hosts = len({host for host, _ in plan.excess_before})
+        text = (
+            f"Nothing moves{' for quotas' if mixed else ''}: "
+            f"{_units(before)} stay{'s' * (before == 1)} over "
+            f"quota on {hosts} of {scoped} hosts"
+        )
+        text += _least(plan, left, "")
+    else:
+        text = f"{count} migration{' takes' if count == 1 else 's take'}"
+        text += (
+            f" the units over quota on {scoped} hosts from {before} to {after}"
+        )
         text += (
             "; no plan does it with fewer"
             if plan.optimal
             else f"; at least {plan.lower_bound} are needed for that"
         )
-    if plan.deferred:
+    text += _deferred(plan, before - after)
+    if plan.unresolved and count:
+        stay = "stays" if left == 1 else "stay"
+        text += _least(plan, left, f"; {_units(left)} {stay} over quota")
+    pairs = [one.exchange for one in plan.relaxations if one.exchange]
+    if pairs:
         text += (
-            f"; {len(plan.deferred)} more are deferred to the next audit by "
-            "max_migrations"
+            f"; {' and '.join(pairs[0])} could change places, but neither "
+            "finds room first"
         )
-    if plan.unresolved:
-        left = sum(item.units for item in plan.unresolved)
-        text += f"; {left} units cannot be moved"
+    if plan.mixing is not None:
+        text += f"; {plan.mixing}"
+    if plan.cut:
+        text += (
+            "; the search was cut by time_budget_seconds, with more time it "
+            "may find better"
+        )
     return text
+
+
+def _least(plan: planner.Plan, left: int, told: str) -> str:
+    """What is proven of the units that stay, after what is said of them."""
+    if left <= plan.residual_bound:
+        return f"{told}, and no plan leaves fewer"
+    if plan.cut:
+        return f"; for {_units(left)} nothing was found"
+    if plan.residual_bound:
+        return f"{told}, any plan leaves at least {plan.residual_bound}"
+    return f"{told}; no way was found, which is no proof that there is none"
+
+
+def _deferred(plan: planner.Plan, relief: int) -> str:
+    """What max_migrations cut off, and what so many could do at most."""
+    mixed = plan.mixing.deferred if plan.mixing is not None else 0
+    late = len(plan.deferred) - mixed
+    if late <= 0:
+        return ""
+    text = (
+        f"; {late} more {'is' if late == 1 else 'are'} deferred to the next "
+        "audit by max_migrations"
+    )
+    if plan.relief_bound is None:
+        return text
+    if relief >= plan.relief_bound:
+        return f"{text}; no plan of that size removes more"
+    return f"{text}, at most {_units(plan.relief_bound)} could go now"
 
 
 def timing(schedule: scheduling.Schedule) -> str:
@@ -119,15 +180,34 @@ def timing(schedule: scheduling.Schedule) -> str:
     taken = schedule.makespan_seconds
     bound = schedule.makespan_bound_seconds
     text = f"The migrations are expected to take {taken:.0f} s"
-    if taken > bound:
+    if len(schedule.steps) > 1:
+        peak = _peak(schedule)
+        text += f", {f'up to {peak}' if peak > 1 else 'one'} at a time"
+    if round(taken) > round(bound):
         text += f", {bound:.0f} s at the very least"
     waiting = sum(1 for step in schedule.steps if step.needs)
     if waiting:
         text += (
-            f"; {waiting} of {len(schedule.steps)} wait for room that others "
+            f"; {waiting} of {len(schedule.steps)} "
+            f"wait{'s' * (waiting == 1)} for room that others "
             f"make, in chains of up to {schedule.depth}"
         )
     return text
+
+
+def _peak(schedule: scheduling.Schedule) -> int:
+    """The most migrations that are expected to run at the same time."""
+    events = sorted(
+        event
+        for step in schedule.steps
+        # Of what happens at the same time ends come first.
+        for event in ((step.start, 1), (step.end, -1))
+    )
+    running = most = 0
+    for _, change in events:
+        running += change
+        most = max(most, running)
+    return most
 
 
 def host_rows(
@@ -166,6 +246,202 @@ def shortened(text: str, length: int = STATUS_MESSAGE_LENGTH) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
+def advice(plan: planner.Plan) -> list[tuple[str, list[str]]]:
+    """Titles with sentences: what would help where an excess stays."""
+    found = []
+    if plan.relaxations:
+        found.append(
+            (
+                "What would help",
+                [
+                    _capital(one.text)
+                    + ("" if one.proven else " (not proven)")
+                    for one in plan.relaxations
+                ],
+            )
+        )
+    if plan.suggestions:
+        found.append(
+            (
+                "Suggestions, which are not executed",
+                [_capital(one.text) for one in plan.suggestions],
+            )
+        )
+    return found
+
+
+def _capital(text: str) -> str:
+    """A sentence, where it does not begin with a name."""
+    return f"O{text[1:]}" if text.startswith("one ") else text
+
+
+# Explanations
+
+# Rows of a table of hosts: targets, and others.
+_MOST_TARGETS = 10
+_MOST_OTHERS = 10
+
+
+def moment_title(instance: model.Instance, moment: explaining.Moment) -> str:
+    """What an instance does at a moment of the plan."""
+    step = moment.migration
+    if step is None:
+        return f"{instance.name} stays on {instance.host}"
+    return (
+        f"Migration {moment.number}: {instance.name} from {step.source} to "
+        f"{step.target}"
+    )
+
+
+def fare_rows(fares: Iterable[explaining.Fare]) -> list[list[str]]:
+    """How the hosts fared, the best first; of many those that matter."""
+    fares = list(fares)
+    targets = [fare for fare in fares if fare.rejection is None]
+    others = [fare for fare in fares if fare.rejection is not None]
+    shown = [
+        *targets[:_MOST_TARGETS],
+        *(fare for fare in targets[_MOST_TARGETS:] if fare.taken),
+        *others[:_MOST_OTHERS],
+    ]
+    return [
+        ["host", "weight", "why"],
+        *(
+            [fare.host, _value(fare), f"{_taken(fare)}{_fare(fare)}"]
+            for fare in shown
+        ),
+    ]
+
+
+def fare_counts(fares: Iterable[explaining.Fare]) -> list[str]:
+    """How many hosts fared how, where not all of them are shown."""
+    fares = list(fares)
+    targets = sum(1 for fare in fares if fare.rejection is None)
+    if targets <= _MOST_TARGETS and len(fares) - targets <= _MOST_OTHERS:
+        return []
+    counted = Counter(
+        fare.rejection.rule for fare in fares if fare.rejection is not None
+    )
+    rules = ", ".join(
+        f"{count} not by {rule}" for rule, count in sorted(counted.items())
+    )
+    text = f"In all {targets} of {len(fares)} hosts may take it"
+    return [f"{text}, {rules}" if rules else text]
+
+
+def _value(fare: explaining.Fare) -> str:
+    return "" if fare.rejection is not None else f"{fare.value:.3f}"
+
+
+def _taken(fare: explaining.Fare) -> str:
+    return "taken: " if fare.taken else ""
+
+
+def _fare(fare: explaining.Fare) -> str:
+    if fare.rejection is not None:
+        return str(fare.rejection)
+    if fare.weight is None:
+        return ""
+    # The number has a column of its own.
+    return fare.weight.explain().partition(" = ")[2]
+
+
+def balance_rows(
+    balances: Iterable[explaining.Balance],
+) -> list[list[str]]:
+    """The accounts of one host."""
+
+    def told(units: int | None) -> str:
+        return "-" if units is None else str(units)
+
+    return [
+        ["tier", "held", "quota", "inventory", "policy", "excess", "after"],
+        *(
+            [
+                one.account,
+                str(one.held),
+                told(one.quota),
+                told(one.capacity),
+                told(one.policy),
+                str(one.excess),
+                str(one.after),
+            ]
+            for one in balances
+        ),
+    ]
+
+
+def stay_rows(stays: Iterable[explaining.Stay]) -> list[list[str]]:
+    """The instances that do not leave a host."""
+    return [
+        ["instance", "units", "why"],
+        *(
+            [
+                one.instance.name,
+                f"{one.instance.units} {one.instance.tier}"
+                if one.instance.tier
+                else "-",
+                one.why,
+            ]
+            for one in stays
+        ),
+    ]
+
+
+def explanation_document(
+    found: explaining.OfInstance | explaining.OfHost,
+) -> dict[str, Any]:
+    """An explanation as data; doc/source/cli.rst describes it."""
+    if isinstance(found, explaining.OfInstance):
+        return {
+            "instance": _named(found.instance),
+            "host": found.instance.host,
+            "moments": [_moment(one) for one in found.moments],
+        }
+    return {
+        "host": found.host.name,
+        "why": list(found.why),
+        "balances": [
+            {
+                "tier": one.account,
+                "held": one.held,
+                "quota": one.quota,
+                "capacity": one.capacity,
+                "policy": one.policy,
+                "excess": one.excess,
+                "after": one.after,
+            }
+            for one in found.balances
+        ],
+        "leaving": [_migration(one) for one in found.leaving],
+        "coming": [_migration(one) for one in found.coming],
+        "staying": [
+            {"instance": _named(one.instance), "why": [one.why]}
+            for one in found.staying
+        ],
+    }
+
+
+def _moment(one: explaining.Moment) -> dict[str, Any]:
+    step = one.migration
+    return {
+        "number": one.number,
+        "source": None if step is None else step.source,
+        "target": None if step is None else step.target,
+        "deferred": one.deferred,
+        "why": list(one.why),
+        "fares": [
+            {
+                "host": fare.host,
+                "taken": fare.taken,
+                "weight": fare.weight and _weight(fare.weight),
+                "rejection": fare.rejection and _rejection(fare.rejection),
+                "lacking": dict(fare.lacking),
+            }
+            for fare in one.fares
+        ],
+    }
+
+
 # The plan as data
 
 PLAN_VERSION = 1
@@ -184,7 +460,7 @@ def migration_rows(
                 one.source,
                 one.target,
                 f"{one.weight.value:.3f}",
-                one.reason,
+                why(one),
             ]
             for one in migrations
         ),
@@ -196,6 +472,7 @@ def plan_document(
     diagnosis: diagnosing.Diagnosis,
     plan: planner.Plan,
     *,
+    schedule: scheduling.Schedule | None = None,
     indicators: Mapping[str, float] | None = None,
     reading: Mapping[str, Mapping[str, float]] | None = None,
 ) -> dict[str, Any]:
@@ -203,6 +480,7 @@ def plan_document(
 
     Members may be added without a new version.
 
+    :param schedule: the order of its migrations; None leaves it out
     :param indicators: the efficacy indicators, by name
     :param reading: what reading the cloud took, {service: {what: how much}};
         None for a plan on a scenario
@@ -227,8 +505,14 @@ def plan_document(
             }
             for item in plan.unresolved
         ],
+        "relaxations": [_relaxation(one) for one in plan.relaxations],
+        "suggestions": [_suggestion(one) for one in plan.suggestions],
         "lower_bound": plan.lower_bound,
         "optimal": plan.optimal,
+        "residual_bound": plan.residual_bound,
+        "relief_bound": plan.relief_bound,
+        "cut": plan.cut,
+        "mixing": plan.mixing and _mixing(plan.mixing),
         "excess_before": _excess(plan.excess_before),
         "excess_after": _excess(plan.excess_after),
         "indicators": dict(indicators or {}),
@@ -236,6 +520,7 @@ def plan_document(
             {"kind": one.kind, "subject": one.subject, "text": one.text}
             for one in (*cluster.findings, *diagnosis.findings)
         ],
+        **({} if schedule is None else {"schedule": _schedule(schedule)}),
         **_reading(reading),
     }
 
@@ -293,7 +578,6 @@ def _host(
 
 
 def _migration(one: planner.Migration) -> dict[str, Any]:
-    weight = one.weight
     return {
         "instance": _named(one.instance),
         "source": one.source,
@@ -302,20 +586,102 @@ def _migration(one: planner.Migration) -> dict[str, Any]:
         "units": one.units,
         "relief": one.relief,
         "reason": one.reason,
-        "weight": {
-            "value": weight.value,
-            "resource_score": weight.resource_score,
-            "trait_score": weight.trait_score,
-            "terms": [
-                {
-                    "resource_class": term.resource_class,
-                    "requested": term.requested,
-                    "free": term.free,
-                    "ratio": term.ratio,
-                }
-                for term in weight.terms
-            ],
-        },
+        "concern": one.concern,
+        "makes_room_for": one.makes_room_for,
+        "parking": one.parking,
+        "weight": _weight(one.weight),
+    }
+
+
+def _weight(weight: weigher.Weight) -> dict[str, Any]:
+    return {
+        "value": weight.value,
+        "resource_score": weight.resource_score,
+        "trait_score": weight.trait_score,
+        "terms": [
+            {
+                "resource_class": term.resource_class,
+                "requested": term.requested,
+                "free": term.free,
+                "ratio": term.ratio,
+            }
+            for term in weight.terms
+        ],
+    }
+
+
+def _schedule(schedule: scheduling.Schedule) -> dict[str, Any]:
+    return {
+        "makespan_seconds": schedule.makespan_seconds,
+        "makespan_bound_seconds": schedule.makespan_bound_seconds,
+        "steps": [
+            {
+                "needs": list(step.needs),
+                "after": list(step.after),
+                "start": step.start,
+                "seconds": step.seconds,
+            }
+            for step in schedule.steps
+        ],
+    }
+
+
+def _mixing(found: planner.Mixing) -> dict[str, Any]:
+    return {
+        "migrations": found.migrations,
+        "deferred": found.deferred,
+        "lower_bound": found.lower_bound,
+        "optimal": found.optimal,
+        "waits": found.waits,
+        "units_before": found.units_before,
+        "units_after": found.units_after,
+        "before": _spreads(found.before),
+        "after": _spreads(found.after),
+    }
+
+
+def _spreads(found: Mapping[str, planner.Spread]) -> dict[str, Any]:
+    return {
+        tier: {
+            "mean": spread.mean,
+            "deviation": spread.deviation,
+            "lowest": spread.lowest,
+            "highest": spread.highest,
+        }
+        for tier, spread in found.items()
+    }
+
+
+def _relaxation(one: planner.Relaxation) -> dict[str, Any]:
+    return {
+        "kind": one.kind,
+        "host": one.host,
+        "tier": one.tier,
+        "units": one.units,
+        "target": one.target,
+        "instances": [_named(instance) for instance in one.instances],
+        "room": dict(one.room),
+        "traits": list(one.traits),
+        "zone": one.zone,
+        "exchange": list(one.exchange),
+        "proven": one.proven,
+        "text": one.text,
+    }
+
+
+def _suggestion(one: planner.Suggestion) -> dict[str, Any]:
+    return {
+        "instance": _named(one.instance),
+        "source": one.source,
+        "target": one.target,
+        "tier": one.tier,
+        "lacking": dict(one.lacking),
+        "displaced": [
+            {"instance": _named(each.instance), "target": each.target}
+            for each in one.displaced
+        ],
+        "fewest": one.fewest,
+        "text": one.text,
     }
 
 

@@ -120,8 +120,18 @@ def judged(
     moving, host = named(cluster, instance), cluster.host_by_name[target]
     proposed = [(moving.flavor, host)]
     while True:
-        known = cluster
         plan = planner.plan(cluster, verdict, given)
+        known = cluster
+        cluster = asked.get_candidates(
+            cluster,
+            (
+                cluster.host_by_name[move.instance.host]
+                for move in plan.migrations
+            ),
+        )
+        if cluster is not known:
+            verdict = diagnosis.diagnose(cluster, given)
+            continue
         proposed += [
             (move.instance.flavor, cluster.host_by_name[move.target])
             for move in plan.migrations

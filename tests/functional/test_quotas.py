@@ -85,7 +85,10 @@ def test_a_policy_quota_binds_targets_too(
 def test_a_hosts_own_policy_quota_replaces_the_common_one(
     load: Load, operator: Operator
 ) -> None:
-    """R7: at most 2 Gold units everywhere, but 6 on host-1."""
+    """R7: at most 2 Gold units everywhere, but 6 on host-1 and as many as it
+    has on host-3, which alone can take the 4 of host-2. Those 2 of host-1 may
+    go to either, once host-2 is rid of its 4.
+    """
     load(WITHIN_CAPACITY, shared=True)
 
     audit = operator.audit(
@@ -93,11 +96,11 @@ def test_a_hosts_own_policy_quota_replaces_the_common_one(
         quotas_by_host={"host-1": {"gold": 6}, "host-3": {"gold": "100%"}},
     )
 
-    assert audit.moves == {
-        "two-1": ("host-1", "host-3"),
-        "tenant": ("host-2", "host-3"),
-    }
+    assert set(audit.moves) == {"two-1", "tenant"}
+    assert audit.moves["tenant"] == ("host-2", "host-3")
+    assert audit.moves["two-1"][1] in ("host-2", "host-3")
     assert audit.indicators["gold_excess_units_before"] == 2 + 2
+    assert audit.indicators["gold_excess_units_after"] == 0
 
 
 def test_drain_hosts_empties_a_host_and_reports_what_is_untiered(

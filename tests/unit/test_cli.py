@@ -26,6 +26,7 @@ from watcher_cputier import parameters
 from watcher_cputier import planner
 from watcher_cputier import report
 from watcher_cputier import scenario
+from watcher_cputier import schedule
 from watcher_cputier.cli import main
 from watcher_cputier.cli import plan
 from watcher_cputier.cli import screen
@@ -33,6 +34,9 @@ from watcher_cputier.cli import screen
 SCENARIOS = pathlib.Path(__file__).parents[1] / "scenarios"
 DRAIN = SCENARIOS / "drain_with_an_immovable_instance.yaml"
 SLOT = SCENARIOS / "two_hosts_one_slot.yaml"
+MEMORY = SCENARIOS / "target_full_in_another_class.yaml"
+FAVOURITE = SCENARIOS / "favourite_that_is_the_only_hole.yaml"
+HOP = SCENARIOS / "hop_that_is_needed.yaml"
 PROGRAM = [
     sys.executable,
     "-c",
@@ -62,7 +66,10 @@ def test_plan_in_tables(run):
     assert "shop         4 gold   rack-1   rack-2" in out
     assert "vault stays (unlocked: it is locked)" in out
     assert "untiered_on_drained_host: " in out
-    assert out.endswith("4 units cannot be moved\n")
+    assert "; 4 units stay over quota, and no plan leaves fewer\n" in out
+    assert out.endswith(
+        "The migrations are expected to take 6 s, one at a time\n"
+    )
 
 
 def test_plan_as_json(run):
@@ -126,8 +133,13 @@ def test_every_member_of_the_plan_is_documented(run):
     page = (
         pathlib.Path(__file__).parents[2] / "doc" / "source" / "cli.rst"
     ).read_text()
-    for path in (DRAIN, SLOT):
-        _, out, _ = run("plan", "--scenario", path, "--format", "json")
+    for words in (
+        (DRAIN, "--explain", "shop"),
+        (DRAIN, "--explain", "rack-1"),
+        (SLOT,),
+        (MEMORY,),
+    ):
+        _, out, _ = run("plan", "--format", "json", "--scenario", *words)
         missing = {
             name
             for name in members(json.loads(out))
@@ -136,7 +148,9 @@ def test_every_member_of_the_plan_is_documented(run):
         assert not missing
 
 
-def members(value, free=("accounts", "targets", "indicators")):
+def members(
+    value, free=("accounts", "targets", "indicators", "room", "lacking")
+):
     """Names of all members; those below a map of names are skipped."""
     if isinstance(value, list):
         for item in value:
@@ -144,7 +158,8 @@ def members(value, free=("accounts", "targets", "indicators")):
     elif isinstance(value, dict):
         for name, item in value.items():
             yield name
-            inner = item.values() if name in free else [item]
+            as_map = name in free and isinstance(item, dict)
+            inner = item.values() if as_map else [item]
             for one in inner:
                 yield from members(one)
 
@@ -155,7 +170,10 @@ def test_settings_replace_the_parameters_of_the_file(run):
         "--set", 'quotas_by_host={"rack-3": {"gold": 0}}',
         "--set", "max_migrations=1", "--set", "max_migrations=0",
     )  # fmt: skip
-    assert out.endswith("from 8 to 8; 8 units cannot be moved\n")
+    assert out.endswith(
+        "Nothing moves: 8 units stay over quota on 2 of 3 hosts, and no plan "
+        "leaves fewer\n"
+    )
     assert "\nMigrations\n" not in out
 
 
@@ -164,6 +182,74 @@ def test_a_setting_may_be_plain_text(run):
         "plan", "--scenario", SLOT, "--set", "weigher_traits=requested"
     )
     assert status == 0
+
+
+def test_the_order_is_part_of_the_document(run):
+    _, out, _ = run("plan", "--scenario", HOP, "--format", "json")
+    found = json.loads(out)
+    steps = found["schedule"]["steps"]
+    assert [one["needs"] for one in steps] == [[], [0], [0, 1], [2]]
+    assert found["schedule"]["makespan_seconds"] == 10
+    assert found["schedule"]["makespan_bound_seconds"] == 10
+    assert [one["parking"] for one in found["migrations"]] == [
+        True, False, False, False,
+    ]  # fmt: skip
+    assert found["migrations"][0]["makes_room_for"] == "shop"
+
+
+def test_a_stay_of_a_while_is_marked(run):
+    _, out, _ = run("plan", "--scenario", HOP)
+    parked = [line for line in out.splitlines() if "is parked there" in line]
+    assert len(parked) == 1
+    assert parked[0].startswith("blog")
+    assert "makes room on rack-2 for shop" in parked[0]
+
+
+def test_explain_an_instance(run):
+    """Its target is not the best one: the plan as a whole says why."""
+    status, out, err = run(
+        "plan", "--scenario", FAVOURITE, "--explain", "small"
+    )
+    assert (status, err) == (0, "")
+    assert out.startswith("Migration 1: small from rack-1 to rack-4\n")
+    assert "with rack-3 instead, large could not go to rack-3 any more" in out
+    rows = [line for line in out.splitlines() if line.startswith("rack-")]
+    assert [row.split()[0] for row in rows] == ["rack-3", "rack-4", "rack-2"]
+    assert "taken: (resources" in rows[1]
+    assert "within_quota: it is drained" in rows[2]
+
+
+def test_explain_a_host(run):
+    status, out, _ = run("plan", "--scenario", DRAIN, "--explain", "rack-1")
+    assert status == 0
+    assert "it is 8 gold units over its quota, and 4 of them stay" in out
+    assert "\nLeaving\n" in out
+    assert "\nStaying\n" in out
+    assert "it may not move: it is locked" in out
+    assert "can go only with vault" in out
+
+
+def test_an_explanation_as_json(run):
+    _, out, _ = run(
+        "plan", "--scenario", FAVOURITE, "--explain", "small",
+        "--format", "json",
+    )  # fmt: skip
+    (moment,) = json.loads(out)["explanation"]["moments"]
+    assert moment["number"] == 1
+    best, taken, drained = moment["fares"]
+    assert best["weight"]["value"] > taken["weight"]["value"]
+    assert (best["taken"], taken["taken"]) == (False, True)
+    assert drained["rejection"]["rule"] == "within_quota"
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_explaining_what_is_not_there_is_one_message(run, form):
+    status, out, err = run(
+        "plan", "--scenario", SLOT, "--explain", "nope", "--format", form
+    )
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "--explain nope: no instance and no host" in err
 
 
 def test_deferred_migrations_are_shown(run):
@@ -316,9 +402,10 @@ def test_a_terminal_of_80_columns_is_enough(path):
     verdict = diagnosis.diagnose(found.cluster, params)
     made = planner.plan(found.cluster, verdict, params)
     summary = report.summary(found.cluster, verdict, made)
+    order = schedule.arrange(found.cluster, made.migrations, verdict, params)
 
     def lay_out(page):
-        plan._lay_out(page, found.cluster, verdict, made, summary)
+        plan._lay_out(page, found.cluster, verdict, made, summary, order)
 
     narrow = screen.rendered(lay_out, 80)
     assert max(map(len, narrow.splitlines())) <= 80

@@ -15,8 +15,8 @@
     edges    strategies goals planners actions datasources pollsters conf cli
              extensions
     text     report scenario
-    core     guard schedule planner constraints weigher diagnosis entitlement
-             accounting
+    core     guard schedule explanation planner constraints weigher diagnosis
+             entitlement accounting
     ground   model parameters errors
 
 A module imports from its own layer and from those below. Everything beneath
@@ -46,6 +46,7 @@ LAYERS = {
     CORE: (
         "guard",
         "schedule",
+        "explanation",
         "planner",
         "constraints",
         "weigher",
@@ -103,7 +104,7 @@ ALSO_PURE = {TEXT: {"yaml"}}
 PURE_MEMBERS = {"oslo_utils.specs_matcher"}
 # What a single module may use where it is installed, and no other: the exact
 # mode's solver.
-OPTIONAL = {"planner.exact": {"scipy"}}
+OPTIONAL = {"planner.exact": {"scipy"}, "planner.joint": {"scipy"}}
 # Builtins that reach out of the process, or around the imports.
 IMPURE_CALLS = {"__import__", "breakpoint", "eval", "exec", "input", "open"}
 IMPURE_CALLS |= {"print"}

@@ -31,6 +31,8 @@ from watcher_cputier import parameters
 # The contract, design section 8; quota enforcement's share of it.
 CONTRACT = {
     "enforce_quota": True,
+    "mix_tiers": False,
+    "mixing_tolerance": 0.25,
     "quotas": {},
     "quotas_by_host": {},
     "drain_hosts": [],

@@ -34,6 +34,7 @@ from openstack import connection as sdk
 import pytest
 
 from watcher_cputier import errors
+from watcher_cputier import model
 from watcher_cputier.datasources import cloud
 from watcher_cputier.datasources import neutron
 from watcher_cputier.datasources import nova
@@ -749,6 +750,57 @@ def test_a_migration_that_proceeds_while_it_is_read(server: Server) -> None:
     )
     for life in lives:
         assert sorted(life, key=asked.index) == list(life)
+
+
+def candidates(*hosts: str) -> Answer:
+    """Placement's candidates, each a tree of one provider."""
+    return 200, {
+        "allocation_requests": [
+            {"allocations": {host: {"resources": {"VCPU": 4}}}}
+            for host in hosts
+        ],
+        "provider_summaries": {
+            host: {"root_provider_uuid": host} for host in hosts
+        },
+    }
+
+
+def test_after_many_refusals_placement_is_asked_for_all(
+    server: Server,
+) -> None:
+    """What has room and is not among them is refused. What has none yet
+    stays open: a plan may make its room.
+    """
+    asked = [f"no-{n:02}" for n in range(placement.REFUSALS + 1)]
+    server.answers = [
+        *[candidates()] * len(asked),
+        candidates("no-00", "offered"),
+    ]
+    found = placement.Placement(
+        adapter(server.url, "placement")
+    ).get_admission(
+        (("resources", "VCPU:4"),),
+        model.Admission(hosts=frozenset({"known"})),
+        asked,
+        [*asked, "known", "offered", "has-room"],
+    )
+    assert [p for _, p in server.asked if "in_tree=no-00" in p]
+    assert "in_tree" not in server.asked[-1][1]
+    assert found.hosts == {"known", "offered"}
+    assert found.refused == {*asked, "has-room"}
+    assert found.verdict("full") is None
+
+
+def test_one_refusal_asks_for_no_others(server: Server) -> None:
+    server.answers = [candidates("a"), candidates()]
+    found = placement.Placement(
+        adapter(server.url, "placement")
+    ).get_admission(
+        (("resources", "VCPU:4"),), model.Admission(), ["b", "a"], ["c"]
+    )
+    assert found == model.Admission(
+        hosts=frozenset({"a"}), refused=frozenset({"b"})
+    )
 
 
 EMPTY_ANSWERS: list[tuple[str, Any, str]] = [

@@ -20,13 +20,16 @@ from typing import Any
 
 from watcher_cputier import diagnosis
 from watcher_cputier import errors
+from watcher_cputier import explanation
 from watcher_cputier import model
 from watcher_cputier import parameters
 from watcher_cputier import planner
 from watcher_cputier import report
+from watcher_cputier import schedule
 from watcher_cputier.cli import files
 from watcher_cputier.cli import screen
 from watcher_cputier.goals import indicators
+from watcher_cputier.strategies import budget
 
 NOTHING = "Nothing to do: enforce_quota is false"
 
@@ -61,6 +64,12 @@ def add_to(commands: Any) -> None:
         help="a parameter of the audit, in place of the scenario's own; the "
         "value is JSON or plain text; may be given several times",
     )
+    command.add_argument(
+        "--explain",
+        metavar="INSTANCE|HOST",
+        help="why the plan does what it does with an instance or a host, "
+        "named by name or uuid",
+    )
     command.set_defaults(run=run)
 
 
@@ -73,15 +82,34 @@ def run(arguments: argparse.Namespace) -> str:
     given = {**found.parameters, **_settings(arguments.set)}
     params = parameters.Parameters.of(given)
     verdict = diagnosis.diagnose(found.cluster, params)
-    if params.enforce_quota:
-        made = planner.plan(found.cluster, verdict, params)
+    if params.enforce_quota or params.mix_tiers:
+        made = planner.plan(
+            found.cluster,
+            verdict,
+            params,
+            expired=budget.Budget(params.time_budget_seconds).search(),
+        )
         summary = report.summary(found.cluster, verdict, made)
     else:
         made, summary = planner.Plan(), NOTHING
+    explained = None
+    if arguments.explain is not None:
+        explained = explanation.explain(
+            found.cluster, verdict, params, made, arguments.explain
+        )
+    order = schedule.arrange(found.cluster, made.migrations, verdict, params)
     if arguments.format == "json":
-        return _document(found.cluster, verdict, made, summary)
+        return _document(
+            found.cluster, verdict, made, summary, order, explained
+        )
+    if explained is not None:
+        return screen.rendered(
+            lambda page: _lay_out_why(page, explained, made, summary)
+        )
     return screen.rendered(
-        lambda page: _lay_out(page, found.cluster, verdict, made, summary)
+        lambda page: _lay_out(
+            page, found.cluster, verdict, made, summary, order
+        )
     )
 
 
@@ -121,15 +149,20 @@ def _document(
     verdict: diagnosis.Diagnosis,
     made: planner.Plan,
     summary: str,
+    order: schedule.Schedule,
+    explained: explanation.OfInstance | explanation.OfHost | None,
 ) -> str:
     tiers = [tier.name for tier in cluster.tiers]
     document = report.plan_document(
         cluster,
         verdict,
         made,
+        schedule=order,
         indicators=indicators.values(made, tiers),
     )
     document["summary"] = summary
+    if explained is not None:
+        document["explanation"] = report.explanation_document(explained)
     return json.dumps(document, indent=2) + "\n"
 
 
@@ -139,15 +172,10 @@ def _lay_out(
     verdict: diagnosis.Diagnosis,
     made: planner.Plan,
     summary: str,
+    order: schedule.Schedule,
 ) -> None:
     page.table(report.host_rows(cluster, verdict))
-    for title, migrations in (
-        ("Migrations", made.migrations),
-        ("Deferred by max_migrations", made.deferred),
-    ):
-        if migrations:
-            page.title(title)
-            page.table(report.migration_rows(migrations))
+    _lay_out_migrations(page, made)
     if made.unresolved:
         page.title("Unresolved")
         for item in made.unresolved:
@@ -155,6 +183,10 @@ def _lay_out(
             page.item(first)
             for line in rest:
                 page.item(line, level=1)
+    for title, lines in report.advice(made):
+        page.title(title)
+        for line in lines:
+            page.item(line)
     findings = (*cluster.findings, *verdict.findings)
     if findings:
         page.title("Findings")
@@ -162,3 +194,65 @@ def _lay_out(
             page.item(f"{finding.kind}: {finding.text}")
     page.title("")
     page.item(summary)
+    if order.steps:
+        page.item(report.timing(order))
+
+
+def _lay_out_migrations(page: screen.Page, made: planner.Plan) -> None:
+    for title, migrations in (
+        ("Migrations", made.migrations),
+        ("Deferred by max_migrations", made.deferred),
+    ):
+        if migrations:
+            page.title(title)
+            page.table(report.migration_rows(migrations))
+
+
+def _lay_out_why(
+    page: screen.Page,
+    explained: explanation.OfInstance | explanation.OfHost,
+    made: planner.Plan,
+    summary: str,
+) -> None:
+    if isinstance(explained, explanation.OfHost):
+        _lay_out_host(page, explained, made)
+    else:
+        for number, moment in enumerate(explained.moments):
+            if number:
+                page.title("")
+            page.item(report.moment_title(explained.instance, moment))
+            for line in moment.why:
+                page.item(line, level=1)
+            if moment.fares:
+                page.title("How the other hosts fared")
+                page.table(report.fare_rows(moment.fares))
+                for line in report.fare_counts(moment.fares):
+                    page.item(line)
+    page.title("")
+    page.item(summary)
+
+
+def _lay_out_host(
+    page: screen.Page, explained: explanation.OfHost, made: planner.Plan
+) -> None:
+    name = explained.host.name
+    page.item(f"Host {name}")
+    for line in explained.why:
+        page.item(line, level=1)
+    if explained.balances:
+        page.title("Units")
+        page.table(report.balance_rows(explained.balances))
+    for title, migrations in (
+        ("Leaving", explained.leaving),
+        ("Coming", explained.coming),
+    ):
+        if migrations:
+            page.title(title)
+            page.table(report.migration_rows(migrations))
+    if explained.staying:
+        page.title("Staying")
+        page.table(report.stay_rows(explained.staying))
+    for title, lines in report.advice(made.about(name)):
+        page.title(title)
+        for line in lines:
+            page.item(line)

@@ -14,8 +14,9 @@
 
 No bulk answer tells it: which ports are on a device of the host, which
 server group an instance is in although the list of groups does not have it,
-and what the image asks for. The instances of the hosts that must shed are
-asked about one by one; there is nothing to be known of all others.
+and what the image asks for. The instances of the hosts that must shed, and
+of those from where a plan moves one to make room, are asked about one by one;
+there is nothing to be known of all others.
 
 * An instance in a group that Nova does not list for Watcher's user is tied
   to its host: where the other members are cannot be known.
@@ -55,7 +56,7 @@ class Readers:
         """The cluster with what is known of its candidates alone.
 
         :param cloud: what Nova said
-        :param hosts: uuids of the hosts that must shed
+        :param hosts: uuids of the hosts that instances may have to leave
         :raises ServiceError: if a service cannot be asked
         """
         names = {host.name for host in cluster.hosts if host.uuid in hosts}

@@ -33,9 +33,12 @@ from openstack import connection as sdk
 from oslo_config import cfg
 
 from watcher_cputier import accounting
+from watcher_cputier import constraints
 from watcher_cputier import errors
 from watcher_cputier import model
+from watcher_cputier import planner
 from watcher_cputier.conf import tiers as tiers_conf
+from watcher_cputier.constraints import capacity
 from watcher_cputier.datasources import candidates
 from watcher_cputier.datasources import compute_model
 from watcher_cputier.datasources import images
@@ -47,6 +50,8 @@ from watcher_cputier.datasources import snapshot
 
 # Requests that are sent at once where one is not enough.
 WORKERS = 8
+# A flavor's request, as Placement is asked.
+_Request = tuple[tuple[str, str], ...]
 
 
 def connection(osc: Any, conf: cfg.ConfigOpts) -> sdk.Connection:
@@ -165,6 +170,9 @@ class Reader:
         self.images = images.Images(
             _adapter(connected, "image"), _adapter(connected, "block-storage")
         )
+        self._picture: _Picture | None = None
+        # Reading time that is left, once a cluster was read.
+        self._left_seconds: float | None = None
 
     def check_access(self) -> None:
         """Try every kind of request that reading needs (R79).
@@ -199,8 +207,41 @@ class Reader:
             allocations the decision turns on, besides those in doubt
         :raises TierError: if it cannot look
         """
-        with few_collections():
+        with few_collections(), self._reading():
             return self._get_cluster(scope, catalogue, refresh, details)
+
+    def get_candidates(
+        self, cluster: model.Cluster, hosts: Iterable[model.Host]
+    ) -> model.Cluster:
+        """The cluster with details of further hosts that a plan empties.
+
+        Instances that make room for others leave hosts that are within their
+        quotas: what ties those, and what they hold, was not asked about yet.
+
+        :param hosts: where the instances of a plan are
+        :returns: the same cluster if all are known in detail
+        :raises TierError: if it cannot look
+        """
+        picture = self._picture
+        assert picture is not None  # the cluster came from here
+        if not picture.lacks(host.uuid for host in hosts):
+            return cluster
+        with few_collections(), self._reading():
+            return dataclasses.replace(
+                picture.settled(), admissions=cluster.admissions
+            )
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Reading time runs; that of planning in between does not count."""
+        if self._left_seconds is not None:
+            self._set_deadline(time.monotonic() + self._left_seconds)
+        try:
+            yield
+        finally:
+            deadline = self.placement.service.deadline
+            if deadline is not None:
+                self._left_seconds = deadline - time.monotonic()
 
     def _get_cluster(
         self,
@@ -231,50 +272,16 @@ class Reader:
             _classes(catalogue),
         )
 
-        def assemble() -> model.Cluster:
-            return snapshot.assemble(
-                scoped,
-                cloud,
-                providers,
-                catalogue.tiers,
-                catalogue.default_tier,
-                mode=catalogue.mode,
-                shares_class=catalogue.shares_class,
-                failure_domain_key=catalogue.failure_domain_key,
-            )
-
-        def detail(cluster: model.Cluster, roots: frozenset[str]) -> None:
-            nonlocal cloud, providers
-            providers = self.placement.get_details(
-                providers,
-                roots,
-                (h.uuid for h in cluster.hosts if h.in_scope),
-            )
-            cloud = self._up_to_date(cloud, providers)
-
-        cluster = assemble()
-        read: frozenset[str] = frozenset()
-        # What details tell may bring further hosts into doubt or over their
-        # quota. Each round reads some that were not, so it ends.
-        while True:
-            wanted: frozenset[str] = frozenset()
-            due = snapshot.in_doubt(cluster, cloud) - read
-            if not due:
-                wanted = frozenset(details(cluster) if details else ())
-                due = wanted - read
-            if not due:
-                return candidates.Readers(
-                    nova=self.nova, neutron=self.neutron, images=self.images
-                ).completed(cluster, cloud, wanted)
-            detail(cluster, due)
-            cluster = assemble()
-            read |= due | (providers.read or due)
+        self._picture = _Picture(
+            self, scoped, catalogue, cloud, providers, details
+        )
+        return self._picture.settled()
 
     def _set_deadline(self, deadline: float) -> None:
         for one in self._services:
             one.deadline = deadline
 
-    def _up_to_date(
+    def up_to_date(
         self, cloud: nova.Cloud, providers: placement.Providers
     ) -> nova.Cloud:
         """What Nova says, asked again where Placement says otherwise.
@@ -368,21 +375,173 @@ class Reader:
     ) -> model.Cluster:
         """The cluster with Placement's word on proposed flavors and hosts.
 
+        Placement offers what has room now. A plan may make the room: a
+        target that is full so far is judged by its inventories' unit rules,
+        as Placement would judge it when it is empty.
+
         :returns: the same cluster if it has been asked for all of them
         :raises ServiceError: if Placement cannot be asked
         """
-        hosts: dict[tuple[tuple[str, str], ...], set[str]] = {}
+        due: dict[_Request, tuple[model.Flavor, list[model.Host]]] = {}
         for flavor, host in proposed:
             known = cluster.admissions.get(flavor.request)
             if known is None or known.verdict(host.uuid) is None:
-                hosts.setdefault(flavor.request, set()).add(host.uuid)
-        if not hosts:
+                due.setdefault(flavor.request, (flavor, []))[1].append(host)
+        if not due:
             return cluster
-        admissions = dict(cluster.admissions)
-        for request, uuids in sorted(hosts.items()):
-            admissions[request] = self.placement.get_admission(
-                request, admissions.get(request, model.Admission()), uuids
-            )
+        with self._reading():
+            admissions = self._admissions(cluster, due)
         return dataclasses.replace(
             cluster, admissions=model.frozen_map(admissions)
         )
+
+    def _admissions(
+        self,
+        cluster: model.Cluster,
+        due: Mapping[_Request, tuple[model.Flavor, list[model.Host]]],
+    ) -> dict[_Request, model.Admission]:
+        """Those of the cluster, and what is due of flavors and hosts."""
+        taken = planner.Books(cluster)
+        admissions = dict(cluster.admissions)
+        for request, (flavor, hosts) in sorted(due.items()):
+            found = admissions.get(request, model.Admission())
+            roomy = set(_with_room(taken, flavor, hosts))
+            if roomy:
+                found = self.placement.get_admission(
+                    request,
+                    found,
+                    roomy,
+                    _with_room(
+                        taken, flavor, (h for h in cluster.hosts if h.in_scope)
+                    ),
+                )
+            full = {h.uuid: h for h in hosts if h.uuid not in roomy}
+            able = {u for u, h in full.items() if self._would_serve(flavor, h)}
+            admissions[request] = dataclasses.replace(
+                found,
+                hosts=found.hosts | able,
+                refused=found.refused | full.keys() - able,
+            )
+        return admissions
+
+    def _would_serve(self, flavor: model.Flavor, host: model.Host) -> bool:
+        """Whether a host would serve a flavor if nothing were taken there."""
+        if not all(
+            inventory.detailed
+            for provider in host.providers
+            for inventory in provider.inventories.values()
+        ):
+            known = self.placement.get_inventories(
+                provider.uuid for provider in host.providers
+            )
+            host = dataclasses.replace(
+                host,
+                providers=tuple(
+                    dataclasses.replace(
+                        provider, inventories=known[provider.uuid]
+                    )
+                    for provider in host.providers
+                ),
+            )
+        return capacity.charge(_Empty(), flavor, host) is not None
+
+
+def _with_room(
+    taken: constraints.Occupancy,
+    flavor: model.Flavor,
+    hosts: Iterable[model.Host],
+) -> Iterator[str]:
+    """Uuids of those hosts that could serve a flavor now."""
+    for host in hosts:
+        if capacity.charge(taken, flavor, host) is not None:
+            yield host.uuid
+
+
+class _Picture:
+    """What was read so far; details are added to it."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        scoped: compute_model.Scope,
+        catalogue: tiers_conf.Catalogue,
+        cloud: nova.Cloud,
+        providers: placement.Providers,
+        details: Callable[[model.Cluster], Iterable[str]] | None,
+    ) -> None:
+        self._reader = reader
+        self._scoped = scoped
+        self._catalogue = catalogue
+        self._cloud = cloud
+        self._providers = providers
+        self._details = details or (lambda cluster: ())
+        self._read: frozenset[str] = frozenset()
+        # What is known in detail, as it was wanted; and what a plan wants.
+        self._known: frozenset[str] = frozenset()
+        self._wanted: frozenset[str] = frozenset()
+
+    def lacks(self, hosts: Iterable[str]) -> bool:
+        """Want these hosts (uuids) in detail; whether they were not yet."""
+        self._wanted |= frozenset(hosts)
+        return not self._wanted <= self._known
+
+    def settled(self) -> model.Cluster:
+        """The cluster, when nothing more has to be read.
+
+        What details tell may bring further hosts into doubt or over their
+        quota. Each round reads some that were not, so it ends.
+        """
+        cluster = self._assembled()
+        while True:
+            wanted: frozenset[str] = frozenset()
+            due = snapshot.in_doubt(cluster, self._cloud) - self._read
+            if not due:
+                wanted = self._wanted.union(self._details(cluster))
+                due = wanted - self._read
+            if not due:
+                self._known = wanted
+                return candidates.Readers(
+                    nova=self._reader.nova,
+                    neutron=self._reader.neutron,
+                    images=self._reader.images,
+                ).completed(cluster, self._cloud, wanted)
+            self._detail(cluster, due)
+            cluster = self._assembled()
+            self._read |= due | (self._providers.read or due)
+
+    def _assembled(self) -> model.Cluster:
+        catalogue = self._catalogue
+        return snapshot.assemble(
+            self._scoped,
+            self._cloud,
+            self._providers,
+            catalogue.tiers,
+            catalogue.default_tier,
+            mode=catalogue.mode,
+            shares_class=catalogue.shares_class,
+            failure_domain_key=catalogue.failure_domain_key,
+        )
+
+    def _detail(self, cluster: model.Cluster, roots: frozenset[str]) -> None:
+        self._providers = self._reader.placement.get_details(
+            self._providers,
+            roots,
+            (h.uuid for h in cluster.hosts if h.in_scope),
+        )
+        self._cloud = self._reader.up_to_date(self._cloud, self._providers)
+
+
+class _Empty:
+    """An occupancy of hosts where nothing is taken."""
+
+    def used(self, provider_uuid: str, resource_class: str) -> int:
+        """None of any class."""
+        return 0
+
+    def held(self, host: str, tier: str) -> int:
+        """None of any tier."""
+        return 0
+
+    def members(self, group: model.ServerGroup, host: str) -> int:
+        """Nobody."""
+        return 0

@@ -25,6 +25,8 @@ Reading provider by provider costs four requests each. Instead:
   those trees only that a decision turns on.
 * *Admissions*: whether max_unit, min_unit and step_size let a request onto
   the targets of a plan is asked of Placement itself, in Nova's own words.
+  Placement answers for the present: of a target that is full until the plan
+  has made room, the *unit rules* are read instead.
 
 Consistency: the list of providers tells their generations. It is compared
 before and after; a tree that changed meanwhile is read again. The details
@@ -257,29 +259,52 @@ class Placement:
         request: tuple[tuple[str, str], ...],
         known: model.Admission,
         hosts: Iterable[str],
+        others: Iterable[str] = (),
     ) -> model.Admission:
         """Whether Placement offers hosts for a request.
 
         Each is asked for by itself, as Nova asks for a migration's named
         target: within its tree, so that sharing providers do not serve it.
         Only when many were asked for in vain all hosts are asked for at
-        once, and those that are not in the answer count as refused.
+        once.
 
         :param request: of a :class:`~watcher_cputier.model.Flavor`
         :param known: the answer so far
         :param hosts: uuids to ask for
+        :param others: uuids of all hosts that have room for it; those of
+            them that are not offered when all are asked for are refused
         :raises ServiceError: if Placement cannot be asked
         """
         yes, no = set(known.hosts), set(known.refused)
         for host in sorted(hosts):
             offered = self._candidates({**dict(request), "in_tree": host})
             (yes if host in offered else no).add(host)
-        complete = known.complete or len(no) > REFUSALS
-        if complete and not known.complete:
-            yes |= self._candidates(dict(request)) - no
-        return model.Admission(
-            hosts=frozenset(yes), refused=frozenset(no), complete=complete
+        if len(no) > REFUSALS:
+            offered = self._candidates(dict(request)) - no
+            yes |= offered
+            no |= frozenset(others) - offered - yes
+        return dataclasses.replace(
+            known, hosts=frozenset(yes), refused=frozenset(no)
         )
+
+    def get_inventories(
+        self, uuids: Iterable[str]
+    ) -> Mapping[str, Mapping[str, model.Inventory]]:
+        """{provider uuid: {class: inventory with its unit rules}}.
+
+        :raises ServiceError: if Placement cannot be asked
+        """
+        found: dict[str, Mapping[str, model.Inventory]] = {}
+        for uuid in uuids:
+            try:
+                answer = self.service.get(
+                    f"/resource_providers/{uuid}/inventories"
+                )
+            except service.NotFound:
+                found[uuid] = model.frozen_map()
+                continue
+            found[uuid] = _inventories(answer)
+        return model.frozen_map(found)
 
     def _check_version(self) -> None:
         if self.service.version < MINIMUM:
@@ -498,12 +523,7 @@ class Placement:
                 root_uuid=item["root_provider_uuid"],
                 parent_uuid=item["parent_provider_uuid"],
                 generation=generations.pop(),
-                inventories=model.frozen_map(
-                    {
-                        name: _inventory(record)
-                        for name, record in inventories["inventories"].items()
-                    }
-                ),
+                inventories=_inventories(inventories),
                 allocated=model.frozen_map(total),
                 traits=frozenset(traits["traits"]),
                 aggregates=frozenset(aggregates),
@@ -555,6 +575,17 @@ def _ordered(
     providers: Iterable[model.Provider],
 ) -> tuple[model.Provider, ...]:
     return tuple(sorted(providers, key=lambda p: (p.name, p.uuid)))
+
+
+def _inventories(
+    answer: Mapping[str, Any],
+) -> Mapping[str, model.Inventory]:
+    return model.frozen_map(
+        {
+            name: _inventory(record)
+            for name, record in answer["inventories"].items()
+        }
+    )
 
 
 def _inventory(record: Mapping[str, Any]) -> model.Inventory:

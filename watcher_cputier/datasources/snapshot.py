@@ -25,8 +25,9 @@ counts and a difference is reported.
 
 Allocations are read only for the hosts in doubt: those where the units of
 the instances' flavors do not sum up to what Placement counts, those with a
-migration in flight, and those that must shed. Elsewhere the two agree, and
-an instance holds what its flavor asks for.
+migration in flight, those that must shed, and those from where a plan moves
+somebody to make room. Elsewhere the two agree, and an instance holds what
+its flavor asks for.
 
 Consumers. What a migration in flight holds on its source is no instance's.
 A consumer that is neither a server nor a migration in flight is an orphan,

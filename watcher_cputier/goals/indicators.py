@@ -63,7 +63,8 @@ QUOTA: tuple[Indicator, ...] = (
     Indicator(
         name="migrations_lower_bound",
         unit=None,
-        description="No plan removes as much excess with fewer migrations.",
+        description="No plan removes as much excess with fewer migrations; "
+        "with `mix_tiers`, and none then mixes as well with fewer.",
     ),
     Indicator(
         name="instances_unresolved",
@@ -99,7 +100,8 @@ def values(plan: planner.Plan, tiers: Iterable[str]) -> dict[str, int]:
         "excess_units_before": planner.excess_units(plan.excess_before, tiers),
         "excess_units_after": planner.excess_units(plan.excess_after, tiers),
         "migrations_planned": len(plan.migrations),
-        "migrations_lower_bound": plan.lower_bound,
+        "migrations_lower_bound": plan.lower_bound
+        + (plan.mixing.lower_bound if plan.mixing is not None else 0),
         "instances_unresolved": sum(u.instances for u in plan.unresolved),
     }
     for tier in tiers:

@@ -12,33 +12,46 @@
 
 """Which instances move where so that hosts keep their quotas again.
 
-=============  =========================================================
-values         migrations, refusals, the plan
+==============  ========================================================
+values         migrations, refusals, advice, the plan
 problem        the cluster as arrays: kinds of instances, what hosts lack
 books, state   what is taken where while a plan grows
 labels         the search: covers, targets, ejections
 covering       the relaxation to one account, for ...
 prices         ... the bounds that certify a plan, and
 exact          ... its optimum (optional, with scipy)
+joint          the optimum where memory binds too (optional, with scipy)
+sparing        targets that spare the room of those that have few others
 ordering       an end state put in an order
-exhaustive     all reachable states of a small cluster
+exhaustive     all reachable states of a few hosts
+neighbourhoods parts of a cluster, and the hosts around a lock
 certificate    bounds of accounts put together
-planning       attempts, the cut, the plan
-=============  =========================================================
+planning       attempts, the cut, the plan for quotas
+mixing         even shares, and the plan of an audit
+==============  ========================================================
 """
 
 from collections.abc import Iterable, Mapping
 
 from watcher_cputier.planner import books
-from watcher_cputier.planner import planning
+from watcher_cputier.planner import mixing
 from watcher_cputier.planner import values
 
+MIXING = values.MIXING
+QUOTA = values.QUOTA
 Books = books.Books
+Displacement = values.Displacement
 Migration = values.Migration
+Mixing = values.Mixing
 Plan = values.Plan
 Refusal = values.Refusal
+Relaxation = values.Relaxation
+Suggestion = values.Suggestion
+Spread = values.Spread
 Unresolved = values.Unresolved
-plan = planning.plan
+account_of_mixing = mixing.account
+hosts_to_detail = mixing.hosts_to_detail
+plan = mixing.plan
 
 
 def excess_units(

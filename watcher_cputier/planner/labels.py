@@ -45,14 +45,15 @@ from watcher_cputier.planner import state as states
 
 Labels = npt.NDArray[np.int64]
 
-NEVER = 2**40
+NEVER = 2**20
 """The label of a kind that has no place however much is moved."""
 
 # How deep one ejection may lead to another, how many hosts are tried at each
-# depth, and in all for one victim, before it counts as without a place.
-_DEPTH = 6
+# depth, and in all for each migration of its label, before a victim counts
+# as without a place.
+_DEPTH = 8
 _TRIES = 4
-_EFFORT = 24
+_EFFORT = 8
 # A kind that failed so often is left alone until the next sweep.
 _PATIENCE = 5
 _NODES = 4000
@@ -95,7 +96,13 @@ class Tables:
             size: [k for k in kinds if k.units == size] for size in self._sizes
         }
         self._most = max(demands, default=0) // self._scale
-        self._costs: dict[int, npt.NDArray[np.int64]] = {}
+        hosts = len(problem.hosts)
+        # Per size: what smaller instances can make room for, (H, U + 1).
+        self._table: dict[int, npt.NDArray[np.int32]] = {}
+        self._costs = {
+            k.index: np.full(hosts, NEVER, dtype=np.int32) for k in kinds
+        }
+        self._everywhere = np.arange(hosts)
         # The account's own columns: its quota, and its class where it has
         # one of its own.
         own = {self._column}
@@ -105,104 +112,122 @@ class Tables:
             own.add(problem.column[name])
         self._own = sorted(own)
         self._read = -1
-        self._direct = np.zeros(len(problem.kinds), dtype=np.bool_)
+        self._mine = [k.index for k in kinds]
         self.kinds = kinds
         self.version = 0
 
     def refresh(self) -> None:
-        """Make the labels those of the present state."""
+        """Make the labels those of the present state.
+
+        Tables follow the hosts that changed. Only where a label is another
+        one do those of larger instances have to be made anew on all hosts.
+        """
         state = self._state
         now = len(state.changes)
         if self._read == now:
             return
         direct = state.targets > 0
-        mine = [k.index for k in self.kinds]
-        if direct[mine].all():
-            if not self._direct[mine].all() or self._read < 0:
-                self._labels[mine] = 1
+        if direct[self._mine].all():
+            if (self._labels[self._mine] != 1).any():
+                self._labels[self._mine] = 1
                 self.version += 1
-                self._costs = {}
-            self._direct = direct
+            self._table = {}
             self._read = now
             return
-        same = (
-            self._read >= 0
-            and self._costs
-            and (direct[mine] == self._direct[mine]).all()
-        )
-        self._direct = direct
-        if same:
-            rows = np.array(sorted(set(state.changes[self._read : now])))
-            self._read = now
-            if self._sweep(rows, keep=True):
-                return
+        if self._table:
+            rows = np.array(
+                sorted(set(state.changes[self._read : now])), dtype=np.intp
+            )
+        else:
+            rows = self._everywhere
         self._read = now
-        self._sweep(np.arange(len(state.problem.hosts)), keep=False)
-        self.version += 1
+        if self._sweep(rows, direct):
+            self.version += 1
 
-    def _sweep(self, rows: npt.NDArray[np.intp], *, keep: bool) -> bool:
+    def _sweep(
+        self, rows: npt.NDArray[np.intp], direct: npt.NDArray[np.bool_]
+    ) -> bool:
         """Fill the tables of some hosts, from the smallest size up.
 
-        :param keep: whether labels stay as they are; the answer is then
-            whether they are still right
+        :param direct: (K,) whether some host has room for a kind
+        :returns: whether a label is another one
         """
-        state, most = self._state, self._most
-        width = most + 1
-        best = np.full((len(rows), width), NEVER, dtype=np.int64)
+        best = np.full((len(rows), self._most + 1), NEVER, dtype=np.int32)
         best[:, 0] = 0
-        counts = state.counts[rows]
+        changed = False
         for size in self._sizes:
+            everywhere = len(rows) == len(self._everywhere)
+            if everywhere:
+                self._table[size] = best
+            else:
+                self._table[size][rows] = best
+            another = False
             for kind in self._by_size[size]:
-                if self._direct[kind.index]:
-                    if not keep:
-                        self._labels[kind.index] = 1
-                    continue
-                costs = self._ejection_costs(kind, rows, best)
-                if keep:
-                    self._costs[kind.index][rows] = costs
-                else:
-                    self._costs[kind.index] = costs
-                cheapest = int(self._costs[kind.index].min(initial=NEVER))
-                label = min(NEVER, cheapest + 1)
-                if keep and label != self._labels[kind.index]:
-                    return False
-                self._labels[kind.index] = label
+                label = 1
+                if not direct[kind.index]:
+                    costs = self._costs[kind.index]
+                    costs[rows] = self._ejection_costs(kind, rows, best)
+                    label = min(NEVER, int(costs.min(initial=NEVER)) + 1)
+                if label != self._labels[kind.index]:
+                    if not direct[kind.index] and not everywhere:
+                        # Its costs elsewhere may be older than its room.
+                        costs[:] = self._ejection_costs(
+                            kind, self._everywhere, self._table[size]
+                        )
+                        label = min(NEVER, int(costs.min(initial=NEVER)) + 1)
+                    another |= label != self._labels[kind.index]
+                    self._labels[kind.index] = label
+            changed |= another
             if size == self._sizes[-1]:
                 break
-            step = size // self._scale
-            groups: dict[int, list[int]] = {}
-            for kind in self._by_size[size]:
-                label = int(self._labels[kind.index])
-                if label < NEVER:
-                    groups.setdefault(label, []).append(kind.index)
-            for label in sorted(groups):
-                have = counts[:, groups[label]].sum(axis=1)
-                for copy in range(1, -(-most // step) + 1):
-                    some = np.flatnonzero(have >= copy)
-                    if not len(some):
-                        break
-                    part = best[some]
-                    freed = np.concatenate(
-                        (
-                            np.zeros((len(some), min(step, width))),
-                            part[:, : max(0, width - step)],
-                        ),
-                        axis=1,
-                    ).astype(np.int64)
-                    best[some] = np.minimum(part, freed + label)
-        return True
+            if another and not everywhere:
+                rows = self._everywhere
+                best = self._table[size]
+            best = self._added(best, rows, size)
+        return changed
+
+    def _added(
+        self,
+        best: npt.NDArray[np.int32],
+        rows: npt.NDArray[np.intp],
+        size: int,
+    ) -> npt.NDArray[np.int32]:
+        """The table with instances of one more size to leave."""
+        step = size // self._scale
+        groups: dict[int, list[int]] = {}
+        for kind in self._by_size[size]:
+            label = int(self._labels[kind.index])
+            if label < NEVER:
+                groups.setdefault(label, []).append(kind.index)
+        best = best.copy()
+        counts = self._state.counts
+        for label in sorted(groups):
+            columns = groups[label]
+            have = counts[rows, columns[0]].copy()
+            for column in columns[1:]:
+                have += counts[rows, column]
+            for copy in range(1, -(-self._most // step) + 1):
+                some = np.flatnonzero(have >= copy)
+                if not len(some):
+                    break
+                part = best[some]
+                freed = np.full_like(part, label)
+                freed[:, step:] += part[:, : max(0, part.shape[1] - step)]
+                np.minimum(part, freed, out=part)
+                best[some] = part
+        return best
 
     def _ejection_costs(
         self,
         kind: problems.Kind,
         rows: npt.NDArray[np.intp],
-        best: npt.NDArray[np.int64],
-    ) -> npt.NDArray[np.int64]:
+        best: npt.NDArray[np.int32],
+    ) -> npt.NDArray[np.int32]:
         """Migrations that make room for one of a kind, per host."""
         state = self._state
         problem = state.problem
-        found = np.full(len(rows), NEVER, dtype=np.int64)
-        accepts = problem.all_accepts[kind.index, rows]
+        found = np.full(len(rows), NEVER, dtype=np.int32)
+        accepts = problem.all_accepts[kind.index, rows] & state.open[rows]
         if not accepts.any():
             return found
         room = state.room[rows]
@@ -226,11 +251,11 @@ class Tables:
 
     def _single(
         self, kind: problems.Kind, rows: npt.NDArray[np.intp]
-    ) -> npt.NDArray[np.int64]:
+    ) -> npt.NDArray[np.int32]:
         """The same by one departure, of any account and any size."""
         state = self._state
         problem = state.problem
-        found = np.full(len(rows), NEVER, dtype=np.int64)
+        found = np.full(len(rows), NEVER, dtype=np.int32)
         columns = np.flatnonzero(kind.demand)
         lack = kind.demand[columns] - state.room[rows][:, columns]
         for other in ejectable(problem, kind):
@@ -246,9 +271,9 @@ class Tables:
 
         Ties go to the better score, then to the name.
         """
-        costs = self._costs.get(kind.index)
-        if costs is None:
+        if self._state.targets[kind.index] or not self._table:
             return
+        costs = self._costs[kind.index]
         rows = np.flatnonzero(costs < NEVER)
         if not len(rows):
             return
@@ -478,8 +503,8 @@ class Search:
         start = len(state.moves)
         found = state.problem.kinds[kind]
         for instance in self._choices(host, kind):
-            self._effort = _EFFORT
-            if self._place(instance, found, account, _DEPTH, (), None):
+            self._effort = _EFFORT * int(min(self.labels[kind], 64))
+            if self._place(instance, found, account, _DEPTH, None):
                 self.highest[kind] = max(
                     self.highest[kind], len(state.moves) - start
                 )
@@ -520,16 +545,11 @@ class Search:
         kind: problems.Kind,
         account: str,
         depth: int,
-        banned: tuple[int, ...],
         room_for: model.Instance | None,
     ) -> bool:
         """Move an instance somewhere, and make room where it has to be."""
         state = self.state
-        mask = state.admits(kind)
-        if banned:
-            mask = mask.copy()
-            mask[list(banned)] = False
-        target = state.best_target(instance, kind, mask)
+        target = state.best_target(instance, kind)
         if target is not None:
             state.move(instance, target, room_for=room_for)
             return True
@@ -540,9 +560,9 @@ class Search:
         source = state.row_of(instance)
         tries = 0
         for host in tables.hosts_for(kind):
-            if host == source or host in banned:
+            if host == source:
                 continue
-            if self._make_room(instance, kind, host, depth, banned, room_for):
+            if self._make_room(instance, kind, host, depth, room_for):
                 return True
             tries += 1
             if tries >= _TRIES:
@@ -562,7 +582,6 @@ class Search:
         kind: problems.Kind,
         host: int,
         depth: int,
-        banned: tuple[int, ...],
         room_for: model.Instance | None,
     ) -> bool:
         state = self.state
@@ -573,23 +592,22 @@ class Search:
         leaving = self._ejection(kind, host)
         if leaving is None:
             return False
-        for index in leaving:
-            other = state.problem.kinds[index]
-            placed = any(
+        state.close(host)
+        away = all(
+            any(
                 self._place(
                     one,
-                    other,
-                    other.accounts[0],
+                    state.problem.kinds[index],
+                    state.problem.kinds[index].accounts[0],
                     depth - 1,
-                    (*banned, host),
                     instance,
                 )
                 for one in self._choices(host, index)
             )
-            if not placed:
-                state.undo(mark)
-                return False
-        if state.rejection(instance, host) is not None:
+            for index in leaving
+        )
+        state.close(host, closed=False)
+        if not away or state.rejection(instance, host) is not None:
             state.undo(mark)
             return False
         state.move(instance, host, room_for=room_for)
@@ -619,7 +637,24 @@ class Search:
             if count and label < NEVER and any(gives):
                 cost = (label << 50) + (other.memory_mb << 22) + other.units
                 items.append((other.index, gives, count, cost))
-        return cheapest_cover(items, [lack[c] for c in columns])
+        return cheapest_cover(
+            *_without_twins(items, [lack[c] for c in columns])
+        )
+
+
+def _without_twins(
+    items: list[tuple[int, tuple[int, ...], int, int]], need: list[int]
+) -> tuple[list[tuple[int, tuple[int, ...], int, int]], list[int]]:
+    """Needs that every item gives to alike, as one: a class and its quota."""
+    largest: dict[tuple[int, ...], int] = {}
+    for at, units in enumerate(need):
+        gives = tuple(item[1][at] for item in items)
+        largest[gives] = max(units, largest.get(gives, 0))
+    columns = list(largest)
+    return [
+        (name, tuple(column[i] for column in columns), count, cost)
+        for i, (name, _, count, cost) in enumerate(items)
+    ], [largest[column] for column in columns]
 
 
 def knapsack(
@@ -664,6 +699,8 @@ def cheapest_cover(
     :returns: a name per piece, the dearest first; None where there is no
         choice, or none was found within the limit of the search
     """
+    if not items:
+        return None
     if len(need) == 1:
         scalar = [(n, g[0], c, w) for n, g, c, w in items if g[0] > 0]
         if sum(size * count for _, size, count, _ in scalar) < need[0]:

@@ -19,41 +19,44 @@ room for a while. What memory or another class does not admit stays undone,
 and is left to the labels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from watcher_cputier import model
-from watcher_cputier.planner import certificate
 from watcher_cputier.planner import problem as problems
 from watcher_cputier.planner import state as states
+
+Groups = Sequence[Sequence[int]]
 
 
 def realise(
     state: states.State,
-    account: certificate.Account,
+    groups: Groups,
     out: problems.Units,
     into: problems.Units,
 ) -> bool:
     """Migrate towards an end state; whether it was reached.
 
-    :param out: (H, K') instances to leave, by kind of the covering
+    :param groups: K' sets of kinds that are alike to the end state, those
+        with the fewest places first
+    :param out: (H, K') instances to leave, by set
     :param into: (H, K') instances to enter
     """
     out, into = out.copy(), into.copy()
     parked: list[tuple[int, model.Instance]] = []
     while out.any() or parked:
-        moved = _all_that_fit(state, account, out, into, parked)
+        moved = _all_that_fit(state, groups, out, into, parked)
         if moved:
             continue
-        if not _park(state, account, out, into, parked):
+        if not _park(state, groups, out, into, parked):
             return False
     return True
 
 
 def _all_that_fit(
     state: states.State,
-    account: certificate.Account,
+    groups: Groups,
     out: problems.Units,
     into: problems.Units,
     parked: list[tuple[int, model.Instance]],
@@ -64,11 +67,11 @@ def _all_that_fit(
         if _go(state, group, instance, into):
             parked.remove(item)
             moved = True
-    # The largest kinds come first in a covering, and have the fewest places.
+    # The largest kinds come first, and have the fewest places.
     for group in range(out.shape[1]):
-        for host in np.flatnonzero(out[:, group]):
+        for host in np.flatnonzero(out[:, group]).tolist():
             while out[host, group]:
-                for instance in _candidates(state, account, host, group):
+                for instance in _candidates(state, groups, host, group):
                     if _go(state, group, instance, into):
                         break
                 else:
@@ -95,11 +98,11 @@ def _go(
 
 
 def _candidates(
-    state: states.State, account: certificate.Account, host: int, group: int
+    state: states.State, groups: Groups, host: int, group: int
 ) -> Iterator[model.Instance]:
     """One instance of each kind, the least memory first."""
     kinds = sorted(
-        account.groups[group],
+        groups[group],
         key=lambda k: (
             state.problem.kinds[k].memory_mb,
             state.problem.kinds[k].priority,
@@ -107,22 +110,22 @@ def _candidates(
         ),
     )
     for kind in kinds:
-        here = state.here(int(host), kind)
+        here = state.here(host, kind)
         if here:
             yield here[0]
 
 
 def _park(
     state: states.State,
-    account: certificate.Account,
+    groups: Groups,
     out: problems.Units,
     into: problems.Units,
     parked: list[tuple[int, model.Instance]],
 ) -> bool:
     """Take one instance out of the way, the smallest that there is."""
     for group in reversed(range(out.shape[1])):
-        for host in np.flatnonzero(out[:, group]):
-            for instance in _candidates(state, account, host, group):
+        for host in np.flatnonzero(out[:, group]).tolist():
+            for instance in _candidates(state, groups, host, group):
                 kind = state.problem.kind_of[instance.uuid]
                 target = state.best_target(instance, kind)
                 if target is None:

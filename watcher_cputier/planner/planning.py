@@ -17,8 +17,11 @@
    (:mod:`.prices`). Where plan and bound meet, the plan is proven optimal.
 3. Where they do not, further attempts take those prices for granted from the
    start, or place first what had no place; with scipy the end state is
-   optimised exactly and put in an order (:mod:`.exact`, :mod:`.ordering`);
-   small clusters are searched exhaustively (:mod:`.exhaustive`).
+   optimised exactly and put in an order (:mod:`.exact`, :mod:`.ordering`).
+   Parts of a few hosts are searched exhaustively, and what surrounds a host
+   that stays over (:mod:`.neighbourhoods`); where memory binds too, targets
+   are chosen with care (:mod:`.sparing`), and the end state of some tens of
+   hosts is optimised as a whole (:mod:`.joint`).
 4. The best attempt is replayed in the order of its value. ``max_migrations``
    cuts there.
 
@@ -26,7 +29,7 @@ The best is the one that leaves the fewest units over quota, the highest tier
 first, and then costs least: migrations, memory to copy, priorities.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 
 import numpy as np
@@ -40,10 +43,14 @@ from watcher_cputier import weigher
 from watcher_cputier.planner import certificate
 from watcher_cputier.planner import exact
 from watcher_cputier.planner import exhaustive
+from watcher_cputier.planner import joint
 from watcher_cputier.planner import labels
+from watcher_cputier.planner import neighbourhoods
 from watcher_cputier.planner import ordering
 from watcher_cputier.planner import prices
 from watcher_cputier.planner import problem as problems
+from watcher_cputier.planner import relaxations
+from watcher_cputier.planner import sparing
 from watcher_cputier.planner import state as states
 from watcher_cputier.planner import values
 
@@ -51,7 +58,12 @@ Step = tuple[model.Instance, int, bool]
 """An instance, the row of its target, and whether it is only parked."""
 
 # Attempts with prices beside the first one.
-_ATTEMPTS = 3
+_ATTEMPTS = 2
+# A cloud of so many hosts is large; a plan so near its bound is left as it is.
+_LARGE = 2000
+_NEAR = 0.005
+# Parts of a large cluster that are optimised as a whole, one after the other.
+_PARTS = 2
 # Hosts whose rejections are told one by one, for each kind that stays.
 _TOLD_HOSTS = 200
 
@@ -98,7 +110,8 @@ def plan(
         params,
         extensions or constraints.Extensions(),
     )
-    return Planning(problem, expired).plan()
+    found = Planning(problem, expired).plan()
+    return relaxations.advised(cluster, diagnosis, found, extensions)
 
 
 class Planning:
@@ -113,6 +126,9 @@ class Planning:
         self._bounds: dict[tuple[str, int], prices.Bound] = {}
         self._residuals: dict[str, int] = {}
         self._proven: exhaustive.Outcome | None = None
+        self._settled: tuple[Step, ...] = ()
+        # The fewest migrations of any plan that leaves nothing over quota.
+        self._joint: int | None = None
         self.accounts = certificate.accounts(problem, self._start)
         self.over = [
             account
@@ -135,17 +151,35 @@ class Planning:
         self._start.undo(0)
         if first.cut or self._gap(best, first.highest) is None:
             return best
-        small = self._exhaustively(best)
+        small = self._by_parts()
         if small is not None and small.rank < best.rank:
             best = small
         if self._proven is not None:
             return best
+        if sparing.worthwhile(self._start):
+            best = min(best, self._sparingly(), key=lambda a: a.rank)
+            best = self._jointly(best)
+        if self._joint is None:
+            best = self._dearly(best, first)
+        if (
+            any(best.left.values())
+            and not self.expired()
+            and self._gap(best, first.highest) is not None
+        ):
+            best = neighbourhoods.improve(
+                self._start, best, self._attempt, self.expired
+            )
+        return dataclasses.replace(best, cut=best.cut or self.expired())
+
+    def _dearly(self, best: Attempt, first: labels.Search) -> Attempt:
+        """Further attempts that take prices for granted; the exact mode."""
         highest = first.highest
         troubled = frozenset(first.troubled)
         for number in range(_ATTEMPTS):
             dear = self._gap(best, highest)
             if dear is None or self.expired():
                 return best
+            self._settle(self._start)
             search = labels.Search(
                 self._start,
                 floors=dear,
@@ -163,7 +197,7 @@ class Planning:
             other = self._exactly(best)
             if other is not None and other.rank < best.rank:
                 best = other
-        return dataclasses.replace(best, cut=best.cut or self.expired())
+        return best
 
     def _attempt(self, state: states.State, cut: bool = False) -> Attempt:
         last = {m.instance.uuid: i for i, m in enumerate(state.moves)}
@@ -212,6 +246,8 @@ class Planning:
             if left > self._residual(account, left):
                 short = True
         needed = certificate.together(self.problem, bounds)
+        if self._joint is not None and not any(best.left.values()):
+            needed = max(needed, self._joint)
         if not short and len(best.steps) <= needed:
             return None
         return dear.astype(np.int64)
@@ -251,6 +287,17 @@ class Planning:
             self._residuals[account.name] = known
         return known
 
+    def _close(self, best: Attempt) -> bool:
+        """Whether more attempts are not worth their time: a large cloud
+        whose plan is within a small part of the bound.
+        """
+        if len(self.problem.hosts) < _LARGE or any(best.left.values()):
+            return False
+        needed = sum(
+            self._bounds[account.name, 0].value for account in self.over
+        )
+        return len(best.steps) - needed <= _NEAR * needed
+
     def _moves_of(self, attempt: Attempt, account: str) -> int:
         return sum(
             1
@@ -272,25 +319,115 @@ class Planning:
                 return None
             wanted.append((account, found))
         for account, found in wanted:
-            ordering.realise(state, account, found.out, found.into)
+            ordering.realise(state, account.groups, found.out, found.into)
         rest = labels.Search(state, expired=self.expired)
         rest.run()
         made = self._attempt(state, rest.cut)
         state.undo(0)
         return made
 
-    def _exhaustively(self, best: Attempt) -> Attempt | None:
-        """The best of all reachable states, in a small cluster."""
+    def _jointly(self, best: Attempt) -> Attempt:
+        """The best end state of all accounts and classes, put in an order.
+
+        Of all hosts where they are some tens, else of those that the dear
+        bundles of the best attempt are about, and some with room.
+        """
         state = self._start
-        found = exhaustive.search(state, self.expired)
-        if found is None:
+        if any(best.left.values()) or not joint.suits(state):
+            return best
+        most = joint.most_hosts(self.problem)
+        if len(self.problem.hosts) <= most:
+            found = joint.solve(state)
+            if found is None:
+                return best
+            self._joint = found.bound
+            for way in (state, sparing.Sparing(self.problem)):
+                if len(best.steps) > found.bound:
+                    best = self._realised(way, found, best)
+            return best
+        for _ in range(_PARTS):
+            before = best
+            if self.expired():
+                break
+            bundles = self._bundles(best.steps)
+            rows = self._about(bundles, most)
+            for bundle in bundles:
+                mark = len(state.moves)
+                for instance, target, parking in bundle.steps:
+                    if (
+                        state.row_of(instance) in rows
+                        or state.rejection(instance, target) is not None
+                    ):
+                        state.undo(mark)
+                        break
+                    state.move(instance, target, parking=parking)
+            found = joint.solve(state, sorted(rows))
+            if found is not None:
+                best = self._realised(state, found, best)
             state.undo(0)
-            return None
-        if found.proven:
-            self._proven = found
-        made = self._attempt(state)
+            if best is before:
+                break
+        return best
+
+    def _realised(
+        self, state: states.State, found: joint.Solution, best: Attempt
+    ) -> Attempt:
+        """What an end state comes to, or the best so far."""
+        groups = [[kind.index] for kind in self.problem.kinds]
+        ordering.realise(state, groups, found.out, found.into)
+        rest = labels.Search(state, expired=self.expired)
+        rest.run()
+        made = self._attempt(state, rest.cut)
+        state.undo(0)
+        return min(best, made, key=lambda a: a.rank)
+
+    def _about(self, bundles: Sequence["_Bundle"], most: int) -> set[int]:
+        """Hosts of dear bundles, and then hosts with the most room."""
+        index = self.problem.host_index
+        rows: set[int] = set()
+        for bundle in sorted(
+            bundles, key=lambda b: (-len(b.steps), b.host)
+        ):
+            if len(bundle.steps) == 1 or len(rows) > most // 2:
+                break
+            for instance, target, _ in bundle.steps:
+                rows |= {index[instance.host], target}
+        columns = [self.problem.column["quota", a] for a in self.problem.accounts]
+        room = np.maximum(self._start.room[:, columns], 0)
+        room = np.minimum(room, max(k.units for k in self.problem.kinds))
+        for row in np.argsort(-room.sum(axis=1), kind="stable").tolist():
+            if len(rows) >= most:
+                break
+            rows.add(row)
+        return rows
+
+    def _by_parts(self) -> Attempt | None:
+        """The best of all reachable states, in every small part."""
+        state = self._start
+        found = neighbourhoods.solve_parts(state, self.expired)
+        made = None
+        if found is not None:
+            self._proven = found.whole
+            if found.proven:
+                self._settled = self._attempt(state).steps
+            if found.whole is None:
+                labels.Search(state, expired=self.expired).run()
+            made = self._attempt(state)
         state.undo(0)
         return made
+
+    def _settle(self, state: states.State) -> None:
+        """Begin with what is proven to be best in parts of the cluster."""
+        for instance, target, parking in self._settled:
+            state.move(instance, target, parking=parking)
+
+    def _sparingly(self) -> Attempt:
+        """An attempt with targets that are missed least."""
+        state = sparing.Sparing(self.problem)
+        self._settle(state)
+        search = labels.Search(state, expired=self.expired)
+        search.run()
+        return self._attempt(state, search.cut)
 
     # The order of value, and the cut
 
@@ -566,13 +703,13 @@ class Planning:
             bounds[account.name] = self._bound(account, left, migrations).value
         found = certificate.together(self.problem, bounds)
         if not any(after.values()):
-            found = max(found, self._cover_bound(before))
+            found = max(found, self._cover_bound(before), self._joint or 0)
         if self._proven is not None:
-            left = tuple(
+            stays = tuple(
                 sum(n for (_, a), n in after.items() if a == name)
                 for name in self.problem.accounts
             )
-            if left == self._proven.left:
+            if stays == self._proven.left:
                 found = max(found, self._proven.migrations)
         return min(found, migrations)
 

@@ -62,6 +62,8 @@ class State:
 
     :ivar room: (H, C) what hosts have left; negative where they are over
     :ivar counts: (H, K) movable instances that have not moved yet
+    :ivar open: (H,) whether a host takes part as a target; one on which
+        room is being made for somebody else does not
     :ivar moves: the migrations so far, in order
     :ivar changes: rows of hosts in the order in which they changed; a
         reader remembers how far it has read
@@ -97,6 +99,7 @@ class State:
         self._accepts = problem.all_accepts
         self._admits = np.zeros((kinds, hosts), dtype=np.bool_)
         self._targets = np.zeros(kinds, dtype=np.int64)
+        self.open = np.ones(hosts, dtype=np.bool_)
         # Rows whose part of the masks is to be made again when it is asked
         # for.
         self._stale: set[int] = set(range(hosts))
@@ -172,7 +175,7 @@ class State:
             return
         before = self._admits[:, rows].sum(axis=1)
         room = self.room[rows]
-        now = self._accepts[:, rows].copy()
+        now = self._accepts[:, rows] & self.open[rows]
         for column in range(room.shape[1]):
             needed = self._demand[:, column]
             now &= (needed[:, None] <= room[None, :, column]) | (
@@ -306,6 +309,12 @@ class State:
         )
 
     # Changes
+
+    def close(self, i: int, *, closed: bool = True) -> None:
+        """Keep what is free on a host for somebody, or open it again."""
+        self.open[i] = not closed
+        self._stale.add(i)
+        self.changes.append(i)
 
     def move(
         self,

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the planner hands out: migrations, refusals and the plan."""
+"""What the planner hands out: migrations, refusals, advice and the plan."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -19,6 +19,10 @@ from watcher_cputier import constraints
 from watcher_cputier import diagnosis as diagnosing
 from watcher_cputier import model
 from watcher_cputier import weigher
+
+# What a migration is for.
+QUOTA = "quota"
+MIXING = "mixing"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +35,15 @@ class Migration:
     :param relief: how many of them were excess there; 0 for a migration
         that makes room for others
     :param excess: what it is for: the excess that it relieves, or the one
-        that the instances relieve for which it makes room
+        that the instances relieve for which it makes room. For mixing the
+        quota in it is the host's even share
     :param drained: why the source is drained; empty if it is not
     :param weight: the weigher's score of the target, with its terms
     :param makes_room_for: name of the instance that comes to the source
         next; empty where the migration itself relieves an excess
     :param parking: whether the instance stays on the target for a while
         only: a later migration of the same plan takes it on
+    :param concern: ``quota`` or ``mixing``
     """
 
     instance: model.Instance
@@ -51,6 +57,14 @@ class Migration:
     drained: str = ""
     makes_room_for: str = ""
     parking: bool = False
+    concern: str = QUOTA
+
+    @property
+    def beyond(self) -> str:
+        """What the units are beyond that it relieves its host of."""
+        if self.concern == MIXING:
+            return "above an even share"
+        return "over quota"
 
     @property
     def reason(self) -> str:
@@ -59,6 +73,11 @@ class Migration:
             return f"it makes room on {self.source} for {self.makes_room_for}"
         if self.drained:
             return f"{self.source} is drained ({self.drained})"
+        if self.concern == MIXING:
+            return (
+                f"{self.source} holds {self.excess.held} {self.tier} units, "
+                f"more than an even share of at most {self.excess.quota}"
+            )
         return (
             f"{self.source} holds {self.excess.held} {self.tier} units of "
             f"at most {self.excess.quota}"
@@ -95,6 +114,174 @@ class Unresolved:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Relaxation:
+    """A small change, outside of what a plan may do, that would help.
+
+    The kinds, and what the other members are in each:
+
+    ``units``
+        ``units`` of the account are missing in the whole scope: whatever
+        moves, so many stay over quota. ``host`` is empty.
+    ``quota``
+        The quota of ``host`` raised by ``units``.
+    ``hole``
+        One more host with ``room``, the ``traits`` and in the ``zone`` would
+        take the ``instances``.
+    ``room``
+        ``target``, a host that is there, with ``room`` more than it has
+        would take the instance.
+    ``instance``
+        The ``instances``, which may not move, would have to.
+
+    :param host: the host over quota that it is for
+    :param tier: the account that is over quota there
+    :param units: units of excess that it would remove
+    :param room: {resource class, or account: units} that it needs
+    :param exchange: of a hole that would have to be lent for a while only,
+        the names of the two instances that would change places then
+    :param proven: of ``units``, that no plan leaves fewer over quota; of the
+        others, that they were tried on the state that the plan leads to
+    :param text: the whole in one clause
+    """
+
+    kind: str
+    host: str
+    tier: str
+    units: int
+    text: str
+    target: str = ""
+    instances: tuple[model.Instance, ...] = ()
+    room: Mapping[str, int] = dataclasses.field(
+        default_factory=model.frozen_map
+    )
+    traits: tuple[str, ...] = ()
+    zone: str = ""
+    exchange: tuple[str, ...] = ()
+    proven: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Displacement:
+    """An instance that would make room for one of a higher tier.
+
+    :param target: where it could go; empty where no host was found, so that
+        it would have to be stopped
+    """
+
+    instance: model.Instance
+    target: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Suggestion:
+    """The fewest lower-tier instances that stand in the way (R106, R111).
+
+    It is for the operator to decide; no action comes of it.
+
+    :param instance: the one that would find room, of ``source``
+    :param target: the host whose tier has room for it, and ``lacking`` has
+        not
+    :param lacking: {resource class or account: units}
+    :param fewest: whether it is proven that no fewer make room there
+    :param text: the whole in one clause
+    """
+
+    instance: model.Instance
+    source: str
+    target: str
+    tier: str
+    lacking: Mapping[str, int]
+    displaced: tuple[Displacement, ...]
+    fewest: bool
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """How evenly a tier lies on the hosts that take part in mixing.
+
+    All are fractions of a host's quota.
+
+    :param mean: of all hosts together: units held by units that they may
+        hold
+    :param deviation: the standard deviation of the hosts
+    """
+
+    mean: float
+    deviation: float
+    lowest: float
+    highest: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Mixing:
+    """What evening out the tiers takes, and what it brings.
+
+    It begins where the migrations for quotas leave the cluster.
+
+    :param migrations: how many of the plan's are for mixing
+    :param deferred: how many more ``max_migrations`` cut off
+    :param lower_bound: no plan that begins there brings as many units to
+        hosts below their even share with fewer migrations
+    :param units_before: units above the even shares of hosts
+    :param units_after: the same after the migrations, deferred ones left
+        out
+    :param before: {tier: how it lies}, where the tier is on several hosts
+    :param after: the same after the migrations
+    :param waits: whether nothing was planned because quotas come first and
+        took all of ``max_migrations``, or all of the time
+    """
+
+    migrations: int = 0
+    deferred: int = 0
+    lower_bound: int = 0
+    units_before: int = 0
+    units_after: int = 0
+    before: Mapping[str, Spread] = dataclasses.field(
+        default_factory=model.frozen_map
+    )
+    after: Mapping[str, Spread] = dataclasses.field(
+        default_factory=model.frozen_map
+    )
+    waits: bool = False
+
+    @property
+    def optimal(self) -> bool:
+        """Whether it is proven that no plan does with fewer migrations."""
+        return self.migrations == self.lower_bound
+
+    def __str__(self) -> str:
+        """Its price and what it brings, in a clause."""
+        if self.waits:
+            return "mixing waits until quotas are kept"
+        if not self.units_before:
+            return "no host is above an even share of a tier"
+        if not self.migrations:
+            return (
+                f"mixing finds no place for the {self.units_before} units "
+                "above an even share"
+            )
+        changes = ", ".join(
+            f"{tier} {spread.deviation:.1%} to "
+            f"{self.after[tier].deviation:.1%}"
+            for tier, spread in self.before.items()
+            if spread != self.after[tier]
+        )
+        text = (
+            f"{self.migrations} migration{'s' * (self.migrations > 1)} for "
+            f"mixing (standard deviation of utilisation: {changes})"
+        )
+        text += (
+            "; no plan does it with fewer"
+            if self.optimal
+            else f"; at least {self.lower_bound} are needed for that"
+        )
+        if self.deferred:
+            text += f"; max_migrations defers {self.deferred} more of them"
+        return text
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What an audit proposes.
 
@@ -102,7 +289,8 @@ class Plan:
         executed one after the other, every one is admitted. Which of them
         may run at the same time is the schedule's matter
     :param deferred: further migrations that ``max_migrations`` cut off
-    :param lower_bound: no plan removes as much excess with fewer
+    :param lower_bound: no plan removes as much excess with fewer;
+        migrations for mixing are not among those that it bounds
     :param residual_bound: no plan leaves fewer units over quota, however
         many migrations it takes
     :param relief_bound: no plan removes more units of excess with
@@ -111,6 +299,9 @@ class Plan:
     :param excess_after: the same after the migrations, deferred ones left
         out
     :param cut: whether the time budget ended the search
+    :param relaxations: what would help where an excess stays
+    :param suggestions: lower-tier instances that stand in the way
+    :param mixing: what mixing takes and brings; None where it is off
     """
 
     migrations: tuple[Migration, ...] = ()
@@ -126,8 +317,31 @@ class Plan:
         default_factory=model.frozen_map
     )
     cut: bool = False
+    relaxations: tuple[Relaxation, ...] = ()
+    suggestions: tuple[Suggestion, ...] = ()
+    mixing: Mixing | None = None
+
+    def about(self, host: str) -> "Plan":
+        """The plan with the advice alone that concerns a host."""
+        return dataclasses.replace(
+            self,
+            relaxations=tuple(
+                one
+                for one in self.relaxations
+                if host in (one.host, one.target)
+            ),
+            suggestions=tuple(
+                one
+                for one in self.suggestions
+                if host in (one.source, one.target)
+            ),
+        )
 
     @property
     def optimal(self) -> bool:
-        """Whether it is proven that no plan does with fewer migrations."""
-        return len(self.migrations) == self.lower_bound
+        """Whether no plan removes as much excess with fewer, as is proven.
+
+        Whether the same is proven of mixing is told there.
+        """
+        mixed = self.mixing.migrations if self.mixing else 0
+        return len(self.migrations) - mixed == self.lower_bound

@@ -37,6 +37,7 @@ from watcher_cputier.datasources import cloud
 from watcher_cputier.datasources import compute_model
 from watcher_cputier.datasources import recorder
 from watcher_cputier.goals import indicators
+from watcher_cputier.strategies import budget
 from watcher_cputier.strategies import emission
 
 LOG = log.getLogger(__name__)
@@ -114,7 +115,7 @@ class DomainCapacityEnforcement(base.BaseStrategy):
     def _execute(self, audit: Any) -> None:
         params = parameters.Parameters.of(self.input_parameters)
         self._planner = params.planner
-        if not params.enforce_quota:
+        if not (params.enforce_quota or params.mix_tiers):
             LOG.info("Nothing to do: enforce_quota is false")
             self._report_nothing()
             return
@@ -138,12 +139,12 @@ class DomainCapacityEnforcement(base.BaseStrategy):
             self._scope,
             tiers_conf.catalogue(cfg.CONF),
             refresh=self._synchronize if params.refresh_model else None,
-            details=lambda seen: diagnosis.hosts_to_detail(seen, params),
+            details=lambda seen: planner.hosts_to_detail(seen, params),
         )
         recorder.record(cfg.CONF, audit, cluster, self.input_parameters)
         verdict = diagnosis.diagnose(cluster, params)
         seen = cluster
-        cluster, found = _plan(
+        cluster, verdict, found = _plan(
             reader, cluster, verdict, params, extensions.load(cfg.CONF)
         )
         if cluster is not seen:
@@ -256,14 +257,31 @@ def _plan(
     verdict: diagnosis.Diagnosis,
     params: parameters.Parameters,
     added: constraints.Extensions,
-) -> tuple[model.Cluster, planner.Plan]:
-    """Plan until Placement itself offers every target of the plan.
+) -> tuple[model.Cluster, diagnosis.Diagnosis, planner.Plan]:
+    """Plan until all that the plan turns on has been asked about.
 
-    Each round asks about requests or hosts that were not asked about
-    before, so it ends.
+    What leaves a host that is within its quota, to make room, has not been
+    looked at closely; and Placement itself has to offer every target. Each
+    round asks about instances, requests or hosts that were not asked about
+    before, so it ends. A plan that is cut and whose targets are all offered
+    is taken as it is: there is no time to search for it once more.
     """
+    time = budget.Budget(params.time_budget_seconds)
     while True:
-        found = planner.plan(cluster, verdict, params, added)
+        found = planner.plan(
+            cluster, verdict, params, added, expired=time.search()
+        )
+        looked = reader.get_candidates(
+            cluster,
+            (
+                cluster.host_by_name[move.instance.host]
+                for move in found.migrations
+            ),
+        )
+        if looked is not cluster:
+            cluster = looked
+            verdict = diagnosis.diagnose(cluster, params)
+            continue
         asked = reader.get_admissions(
             cluster,
             (
@@ -271,9 +289,19 @@ def _plan(
                 for move in found.migrations
             ),
         )
-        if asked is cluster:
-            return cluster, found
+        if asked is cluster or (found.cut and _offered(asked, found)):
+            return asked, verdict, found
         cluster = asked
+
+
+def _offered(cluster: model.Cluster, plan: planner.Plan) -> bool:
+    """Whether Placement, asked about each target of a plan, offers it."""
+    return all(
+        cluster.admissions[move.instance.flavor.request].verdict(
+            cluster.host_by_name[move.target].uuid
+        )
+        for move in plan.migrations
+    )
 
 
 def _log(

@@ -55,7 +55,15 @@ def emit(
         for index in pairs.order:
             migration = made.steps[index].migration
             _add(solution, WATCHERS_ACTION, migration, {})
-        return _without(cluster, plan, pairs.left_out)
+        found = _without(cluster, plan, pairs.left_out)
+        if pairs.left_out and found.mixing is not None:
+            found = dataclasses.replace(
+                found,
+                mixing=planner.account_of_mixing(
+                    cluster, diagnosis, params, found
+                ),
+            )
+        return found
     if plan.migrations:
         LOG.info("%s", report.timing(made))
     expected = guard.expectations(cluster, plan.migrations, params)
@@ -104,6 +112,8 @@ def _without(
     late = [plan.migrations[index] for index in left_out]
     after = dict(plan.excess_after)
     for migration in late:
+        if migration.concern != planner.QUOTA:
+            continue
         for account in cluster.accounts_of(migration.instance):
             key = (migration.source, account)
             if key in after:
@@ -119,7 +129,11 @@ def _without(
         ),
         deferred=(*late, *plan.deferred),
         # What is left out relieves by one migration each.
-        lower_bound=max(0, plan.lower_bound - len(left_out)),
+        lower_bound=max(
+            0,
+            plan.lower_bound
+            - sum(1 for one in late if one.concern == planner.QUOTA),
+        ),
         excess_after=model.frozen_map(after),
     )
 
