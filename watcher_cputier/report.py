@@ -272,7 +272,9 @@ def advice(plan: planner.Plan) -> list[tuple[str, list[str]]]:
 
 def _capital(text: str) -> str:
     """A sentence, where it does not begin with a name."""
-    return f"O{text[1:]}" if text.startswith("one ") else text
+    if text.startswith(("one more host ", "the excess of ")):
+        return text[0].upper() + text[1:]
+    return text
 
 
 # Explanations

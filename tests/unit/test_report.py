@@ -125,7 +125,8 @@ def test_the_summary_of_a_capped_plan() -> None:
     text = summary(cloud, max_migrations=1)
     assert "on 2 hosts from 2 to 1; no plan does it with fewer; 1 more" in text
     assert text.endswith(
-        "deferred to the next audit by max_migrations; no plan of that size removes more"
+        "deferred to the next audit by max_migrations; no plan of "
+        "that size removes more"
     )
 
 
@@ -153,9 +154,7 @@ def test_a_plan_that_is_not_optimal_does_not_say_so() -> None:
     params = parameters.Parameters.of({})
     verdict = diagnosing.diagnose(cloud, params)
     made = planner.plan(cloud, verdict, params)
-    assert "no plan does it with fewer" in report.summary(
-        cloud, verdict, made
-    )
+    assert "no plan does it with fewer" in report.summary(cloud, verdict, made)
     weaker = dataclasses.replace(made, lower_bound=1)
     text = report.summary(cloud, verdict, weaker)
     assert "at least 1 " in text

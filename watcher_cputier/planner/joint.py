@@ -21,10 +21,10 @@ some tens of hosts only. Rules on server groups, and the order of migrations,
 are left out: what it needs at least, any plan needs.
 
 Needs scipy (HiGHS), the extra ``exact``. Deterministic: HiGHS is given neither
-threads nor a clock, but a number of nodes.
+threads nor a clock, but ends at the first node: its cuts and heuristics are
+nearly always enough, and branching takes minutes.
 """
 
-from collections.abc import Sequence
 import dataclasses
 import math
 from typing import Any
@@ -45,7 +45,7 @@ except ImportError:  # the extra is not installed
 
 # Hosts times kinds, at most; about two seconds.
 _MOST_ARRIVALS = 2400
-_NODES = 100
+_NODES = 1
 # What a solver's bound may be off by.
 _UNITS_OFF = 1e-6
 # More than any inventory: what does not bind has no limit.
@@ -70,13 +70,8 @@ class Solution:
     bound: int
 
 
-def most_hosts(problem: problems.Problem) -> int:
-    """Hosts that one program may speak of."""
-    return _MOST_ARRIVALS // max(1, len(problem.kinds))
-
-
 def suits(state: states.State) -> bool:
-    """Whether there is scipy, and sums tell all about the cluster.
+    """Whether there is scipy, and the cluster is small enough.
 
     A host whose class comes from several providers, or an instance that
     does not hold what it asks for, is more than its sums tell.
@@ -84,7 +79,7 @@ def suits(state: states.State) -> bool:
     problem = state.problem
     return (
         optimize is not None
-        and len(problem.kinds) > 0
+        and 0 < len(problem.hosts) * len(problem.kinds) <= _MOST_ARRIVALS
         and bool((problem.demands == problem.releases).all())
         and not any(
             len(names) != len(set(names)) or host.shared
@@ -94,26 +89,17 @@ def suits(state: states.State) -> bool:
     )
 
 
-def solve(
-    state: states.State, rows: Sequence[int] | None = None
-) -> Solution | None:
+def solve(state: states.State) -> Solution | None:
     """The end state within all quotas with the fewest migrations.
 
-    :param state: it :func:`suits`; what has moved in it stays
-    :param rows: the hosts that it speaks of, of which instances go to each
-        other alone; all by default. The bound is one of all plans only if
-        these are all hosts, and nothing has moved yet
+    :param state: nothing has moved in it; it :func:`suits`
     :returns: None where there is none, or none was found in so many steps
     """
     shape = state.counts.shape
-    inside = np.ones(shape[0], dtype=np.bool_)
-    if rows is not None:
-        inside[:] = False
-        inside[list(rows)] = True
-    most = np.where(inside[:, None], _most_arrivals(state), 0)
-    leaving = np.nonzero(np.where(inside[:, None], state.counts, 0))
+    most = _most_arrivals(state)
+    leaving = np.nonzero(state.counts)
     entering = np.nonzero(most)
-    rules, low, high = _rules(state, inside, leaving, entering)
+    rules, low, high = _rules(state, leaving, entering)
     outs, ins = len(leaving[0]), len(entering[0])
     solved = optimize.milp(
         np.repeat([1.0, 0.0], (outs, ins)),
@@ -151,14 +137,10 @@ def _most_arrivals(state: states.State) -> problems.Units:
 
 
 def _rules(
-    state: states.State,
-    inside: problems.Mask,
-    leaving: Places,
-    entering: Places,
+    state: states.State, leaving: Places, entering: Places
 ) -> tuple[Any, Floats, Floats]:
     """The rows of the program with their limits.
 
-    :param inside: (H,) hosts that they speak of
     :param leaving: the hosts and kinds of the first unknowns
     :param entering: the hosts and kinds of the others
     """
@@ -189,11 +171,10 @@ def _rules(
             # A class that is over its capacity need not be relieved.
             room = np.maximum(room, 0)
         low.append(np.full(hosts, -np.inf))
-        bound = inside & (room < _PLENTY)
-        high.append(np.where(bound, room // scale, np.inf))
+        high.append(np.where(room < _PLENTY, room // scale, np.inf))
     # What units need at least, host by host, is told to be integral.
     for account in problem.accounts:
-        for host in np.flatnonzero(inside).tolist():
+        for host in range(hosts):
             units = state.excess(host, account)
             if not units:
                 continue

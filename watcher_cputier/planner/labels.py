@@ -296,6 +296,31 @@ def ejectable(
             yield other
 
 
+class _Queue:
+    """Hosts over quota in the order of the urgency of their next victims."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[tuple[object, ...], int, int]] = []
+        # {host: the version of the labels, its victims}
+        self.chosen: dict[int, tuple[int, list[int]]] = {}
+
+    def push(
+        self,
+        urgency: tuple[object, ...],
+        host: int,
+        version: int,
+        victims: list[int],
+    ) -> None:
+        """Line a host up."""
+        self.chosen[host] = (version, victims)
+        heapq.heappush(self.waiting, (urgency, host, victims[0]))
+
+    def pop(self) -> tuple[int, int]:
+        """The most urgent host and the kind of its next victim."""
+        _, host, kind = heapq.heappop(self.waiting)
+        return host, kind
+
+
 class Search:
     """One attempt at a plan: relieves every account in turn.
 
@@ -359,58 +384,58 @@ class Search:
         start = len(state.moves)
         self._failures = {}
         tables.refresh()
-        queue: list[tuple[tuple[object, ...], int, int]] = []
-        chosen: dict[int, tuple[int, list[int]]] = {}
-
-        def choose(host: int) -> None:
-            units = state.excess(host, account)
-            if units <= 0:
-                return
-            victims = self._cover(host, account, units)
-            if victims:
-                chosen[host] = (tables.version, victims)
-                kind = victims[0]
-                urgency = self._urgency(kind, host, units)
-                heapq.heappush(queue, (urgency, host, kind))
-
+        queue = _Queue()
         for host in range(len(state.problem.hosts)):
-            choose(host)
-        while queue:
+            self._choose(queue, host, account)
+        while queue.waiting:
             if self._expired() or self._full():
                 self.cut = True
                 break
-            _, host, kind = heapq.heappop(queue)
-            version, victims = chosen[host]
+            host, kind = queue.pop()
             tables.refresh()
-            if version != tables.version:
-                victims = self._cover(
-                    host, account, state.excess(host, account)
-                )
-                if not victims:
-                    continue
-                chosen[host] = (tables.version, victims)
-                if victims[0] != kind:
-                    kind = victims[0]
-                    urgency = self._urgency(
-                        kind, host, state.excess(host, account)
-                    )
-                    heapq.heappush(queue, (urgency, host, kind))
-                    continue
-            if self._victim(host, account, kind):
-                victims = victims[1:]
-                units = state.excess(host, account)
-                if victims and units > 0:
-                    chosen[host] = (version, victims)
-                    urgency = self._urgency(victims[0], host, units)
-                    heapq.heappush(queue, (urgency, host, victims[0]))
-                elif units > 0:
-                    choose(host)
-            else:
-                self.troubled.add(kind)
-                self._failed[kind] = len(self.bundles)
-                self._failures[kind] = self._failures.get(kind, 0) + 1
-                choose(host)
+            if queue.chosen[host][0] != tables.version:
+                # By other labels, others may be the cheapest to leave.
+                self._choose(queue, host, account)
+                continue
+            self._serve(queue, host, account, kind)
         return len(state.moves) > start
+
+    def _serve(
+        self, queue: "_Queue", host: int, account: str, kind: int
+    ) -> None:
+        """Move one victim, and line the host up for the next one."""
+        if not self._victim(host, account, kind):
+            self.troubled.add(kind)
+            self._failed[kind] = len(self.bundles)
+            self._failures[kind] = self._failures.get(kind, 0) + 1
+            self._choose(queue, host, account)
+            return
+        version, victims = queue.chosen[host]
+        units = self.state.excess(host, account)
+        if units > 0 and len(victims) > 1:
+            rest = victims[1:]
+            queue.push(
+                self._urgency(rest[0], host, units), host, version, rest
+            )
+        elif units > 0:
+            self._choose(queue, host, account)
+
+    def _choose(self, queue: "_Queue", host: int, account: str) -> int | None:
+        """Line a host up with its cheapest victims.
+
+        :returns: the kind of the first one; None where nothing is to leave
+        """
+        units = self.state.excess(host, account)
+        victims = self._cover(host, account, units) if units > 0 else []
+        if not victims:
+            return None
+        queue.push(
+            self._urgency(victims[0], host, units),
+            host,
+            self._tables[account].version,
+            victims,
+        )
+        return victims[0]
 
     def _full(self) -> bool:
         return self._limit is not None and len(self.state.moves) >= self._limit
@@ -706,45 +731,50 @@ def cheapest_cover(
         if sum(size * count for _, size, count, _ in scalar) < need[0]:
             return None
         return knapsack(scalar, need[0])
-    order = sorted(items, key=lambda item: (item[3], item[0]))
-    best: tuple[int, list[int]] | None = None
-    nodes = 0
+    cover = _Cover(sorted(items, key=lambda item: (item[3], item[0])))
+    cover.visit(0, tuple(need), 0, [])
+    return cover.best
+
+
+class _Cover:
+    """Depth first through choices of items, the cheapest items first."""
+
+    def __init__(
+        self, order: Sequence[tuple[int, tuple[int, ...], int, int]]
+    ) -> None:
+        self._order = order
+        self._nodes = 0
+        self._cost: int | None = None
+        self.best: list[int] | None = None
 
     def visit(
-        at: int, left: tuple[int, ...], cost: int, chosen: list[int]
+        self, at: int, left: tuple[int, ...], cost: int, chosen: list[int]
     ) -> None:
-        nonlocal best, nodes
-        nodes += 1
+        """Cover what is left with the items from one on."""
+        self._nodes += 1
         if all(units <= 0 for units in left):
-            if best is None or cost < best[0]:
-                best = (cost, list(chosen))
+            if self._cost is None or cost < self._cost:
+                self._cost, self.best = cost, list(chosen)
             return
-        if at == len(order) or nodes > _NODES:
+        if at == len(self._order) or self._nodes > _NODES:
             return
-        name, gives, count, price = order[at]
-        if best is not None and cost + price >= best[0]:
+        name, gives, count, price = self._order[at]
+        if self._cost is not None and cost + price >= self._cost:
             # Items are in the order of cost: nothing cheaper follows.
             return
-        useful = any(
-            units > 0 and given > 0
-            for units, given in zip(left, gives, strict=True)
-        )
-        if useful:
-            rest = left
-            taken = 0
-            stack = []
-            while taken < count and any(units > 0 for units in rest):
-                taken += 1
-                rest = tuple(
-                    units - given
-                    for units, given in zip(rest, gives, strict=True)
-                )
-                stack.append((taken, rest))
-            for taken, rest in reversed(stack):
-                visit(
-                    at + 1, rest, cost + taken * price, chosen + [name] * taken
-                )
-        visit(at + 1, left, cost, chosen)
+        rests = [left]
+        while len(rests) <= count and _useful(rests[-1], gives):
+            rests.append(
+                tuple(u - g for u, g in zip(rests[-1], gives, strict=True))
+            )
+        for taken in reversed(range(len(rests))):
+            self.visit(
+                at + 1,
+                rests[taken],
+                cost + taken * price,
+                chosen + [name] * taken,
+            )
 
-    visit(0, tuple(need), 0, [])
-    return None if best is None else best[1]
+
+def _useful(left: tuple[int, ...], gives: tuple[int, ...]) -> bool:
+    return any(u > 0 and g > 0 for u, g in zip(left, gives, strict=True))

@@ -29,7 +29,7 @@ The best is the one that leaves the fewest units over quota, the highest tier
 first, and then costs least: migrations, memory to copy, priorities.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import dataclasses
 
 import numpy as np
@@ -62,8 +62,6 @@ _ATTEMPTS = 2
 # A cloud of so many hosts is large; a plan so near its bound is left as it is.
 _LARGE = 2000
 _NEAR = 0.005
-# Parts of a large cluster that are optimised as a whole, one after the other.
-_PARTS = 2
 # Hosts whose rejections are told one by one, for each kind that stays.
 _TOLD_HOSTS = 200
 
@@ -179,6 +177,8 @@ class Planning:
             dear = self._gap(best, highest)
             if dear is None or self.expired():
                 return best
+            if self._close(best):
+                break
             self._settle(self._start)
             search = labels.Search(
                 self._start,
@@ -327,79 +327,26 @@ class Planning:
         return made
 
     def _jointly(self, best: Attempt) -> Attempt:
-        """The best end state of all accounts and classes, put in an order.
-
-        Of all hosts where they are some tens, else of those that the dear
-        bundles of the best attempt are about, and some with room.
-        """
-        state = self._start
-        if any(best.left.values()) or not joint.suits(state):
+        """The best end state of all accounts and classes, put in an order."""
+        if any(best.left.values()) or self.expired():
             return best
-        most = joint.most_hosts(self.problem)
-        if len(self.problem.hosts) <= most:
-            found = joint.solve(state)
-            if found is None:
-                return best
-            self._joint = found.bound
-            for way in (state, sparing.Sparing(self.problem)):
-                if len(best.steps) > found.bound:
-                    best = self._realised(way, found, best)
+        if not joint.suits(self._start):
             return best
-        for _ in range(_PARTS):
-            before = best
-            if self.expired():
+        found = joint.solve(self._start)
+        if found is None:
+            return best
+        self._joint = found.bound
+        for state in (self._start, sparing.Sparing(self.problem)):
+            if len(best.steps) <= found.bound:
                 break
-            bundles = self._bundles(best.steps)
-            rows = self._about(bundles, most)
-            for bundle in bundles:
-                mark = len(state.moves)
-                for instance, target, parking in bundle.steps:
-                    if (
-                        state.row_of(instance) in rows
-                        or state.rejection(instance, target) is not None
-                    ):
-                        state.undo(mark)
-                        break
-                    state.move(instance, target, parking=parking)
-            found = joint.solve(state, sorted(rows))
-            if found is not None:
-                best = self._realised(state, found, best)
+            groups = [[kind.index] for kind in self.problem.kinds]
+            ordering.realise(state, groups, found.out, found.into)
+            rest = labels.Search(state, expired=self.expired)
+            rest.run()
+            made = self._attempt(state, rest.cut)
             state.undo(0)
-            if best is before:
-                break
+            best = min(best, made, key=lambda a: a.rank)
         return best
-
-    def _realised(
-        self, state: states.State, found: joint.Solution, best: Attempt
-    ) -> Attempt:
-        """What an end state comes to, or the best so far."""
-        groups = [[kind.index] for kind in self.problem.kinds]
-        ordering.realise(state, groups, found.out, found.into)
-        rest = labels.Search(state, expired=self.expired)
-        rest.run()
-        made = self._attempt(state, rest.cut)
-        state.undo(0)
-        return min(best, made, key=lambda a: a.rank)
-
-    def _about(self, bundles: Sequence["_Bundle"], most: int) -> set[int]:
-        """Hosts of dear bundles, and then hosts with the most room."""
-        index = self.problem.host_index
-        rows: set[int] = set()
-        for bundle in sorted(
-            bundles, key=lambda b: (-len(b.steps), b.host)
-        ):
-            if len(bundle.steps) == 1 or len(rows) > most // 2:
-                break
-            for instance, target, _ in bundle.steps:
-                rows |= {index[instance.host], target}
-        columns = [self.problem.column["quota", a] for a in self.problem.accounts]
-        room = np.maximum(self._start.room[:, columns], 0)
-        room = np.minimum(room, max(k.units for k in self.problem.kinds))
-        for row in np.argsort(-room.sum(axis=1), kind="stable").tolist():
-            if len(rows) >= most:
-                break
-            rows.add(row)
-        return rows
 
     def _by_parts(self) -> Attempt | None:
         """The best of all reachable states, in every small part."""
@@ -497,7 +444,7 @@ class Planning:
         if not kept:
             # No bundle fits the limit: the beginning of the best one makes
             # the room that the next audit needs.
-            kept = list(sorted(bundles, key=_value)[0].steps[:limit])
+            kept = list(min(bundles, key=_value).steps[:limit])
         moved = {instance.uuid for instance, _, _ in kept}
         rest = [step for step in whole if step[0].uuid not in moved]
         return kept, rest, whole

@@ -24,7 +24,7 @@ arrays cannot say it all (a class that several providers of a host have,
 numbered request groups) they err on the side of admitting.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 import dataclasses
 import functools
 import math
@@ -160,7 +160,7 @@ class Problem:
         self.standing: list[dict[int, list[model.Instance]]] = [
             {} for _ in self.hosts
         ]
-        kinds = []
+        kinds: list[Kind] = []
         for members in sorted(found.values(), key=_by_size):
             kind = self._kind(len(kinds), members[0])
             kinds.append(kind)
@@ -312,7 +312,7 @@ class Problem:
 
     @functools.cached_property
     def _unjudged(self) -> dict[str, Mask]:
-        """{account: (H,) hosts that take nothing of it, whatever is free}"""
+        """{account: (H,) hosts that take nothing of it, whatever is free}."""
         found = {}
         for account in self.accounts:
             mask = np.zeros(len(self.hosts), dtype=np.bool_)
@@ -331,7 +331,10 @@ class Problem:
         return quota.units - held
 
     def covering(
-        self, account: str, counts: Units, room: Units
+        self,
+        account: str,
+        counts: npt.NDArray[np.int32],
+        room: Units,
     ) -> tuple[covering.Covering, list[list[int]]]:
         """The relaxation to one account.
 

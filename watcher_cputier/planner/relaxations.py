@@ -149,11 +149,20 @@ class _Advice:
                 tier=account,
                 units=over - free,
                 room=model.frozen_map({account: over - free}),
+                proven=self._conserved(account),
                 text=f"{_units(over - free, account)} "
                 f"{_are(over - free)} missing in the whole scope: "
                 f"{over} {_are(over)} over quota, and hosts that may take "
                 f"some have room for {free}",
             )
+
+    def _conserved(self, account: str) -> bool:
+        """Whether no instance asks a new host for less than it holds."""
+        return all(
+            capacity.claims(self._cluster, one).get(account, 0) >= one.units
+            for one in self._cluster.instances
+            if account in self._cluster.accounts_of(one)
+        )
 
     def _quota(self, item: values.Unresolved) -> Iterator[values.Relaxation]:
         quota = self._diagnosis.quotas[item.host, item.tier]

@@ -18,7 +18,7 @@ masks and scores are made when they are asked for and then follow the few
 hosts that changed in between.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 import dataclasses
 
 import numpy as np
@@ -552,7 +552,9 @@ def _free(host: model.Host, books: bookkeeping.Books) -> dict[str, int]:
     return free
 
 
-def _allowed(choice, requested):  # type: ignore
+def _allowed(
+    choice: str | tuple[str, ...], requested: Iterable[str]
+) -> tuple[str, ...] | None:
     """The weigher's allow-list that a parameter stands for."""
     if choice == "all":
         return None
