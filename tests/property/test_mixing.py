@@ -108,7 +108,7 @@ def test_quotas_come_first(case: clouds.Case) -> None:
 
 
 @given(clouds.cases())
-@settings(max_examples=100)
+@settings(max_examples=25)
 def test_no_quota_is_broken_and_nobody_goes_where_they_must_not(
     case: clouds.Case,
 ) -> None:
@@ -141,7 +141,7 @@ def test_every_order_of_its_schedule_is_safe(
 
 
 @given(clouds.cases(), st.sampled_from(["0", "0.1", "0.25", "2"]))
-@settings(max_examples=100)
+@settings(max_examples=25)
 def test_only_hosts_below_their_even_share_receive(
     case: clouds.Case, tolerance: str
 ) -> None:
@@ -164,7 +164,7 @@ def test_only_hosts_below_their_even_share_receive(
 
 
 @given(clouds.cases())
-@settings(max_examples=100)
+@settings(max_examples=25)
 def test_it_is_a_fixed_point(case: clouds.Case) -> None:
     """L3: planning the result again gives nothing.
 

@@ -595,10 +595,11 @@ class Search:
         return False
 
     def _worth_trying(self, kind: problems.Kind) -> bool:
-        """Whether enough is free in all hosts together, class by class."""
-        problem = self.state.problem
-        accepts = problem.all_accepts[kind.index]
-        room = np.maximum(self.state.room[accepts], 0).sum(axis=0)
+        """Whether enough is free in all hosts together, class by class.
+
+        In all of them: what makes room may go where the kind may not.
+        """
+        room = np.maximum(self.state.room, 0).sum(axis=0)
         return bool((room >= kind.demand).all())
 
     def _make_room(

@@ -125,6 +125,8 @@ class Planning:
         self._residuals: dict[str, int] = {}
         self._proven: exhaustive.Outcome | None = None
         self._settled: tuple[Step, ...] = ()
+        # Whether more than units decides on the targets.
+        self._crowded = False
         # The fewest migrations of any plan that leaves nothing over quota.
         self._joint: int | None = None
         self.accounts = certificate.accounts(problem, self._start)
@@ -155,7 +157,11 @@ class Planning:
         if self._proven is not None:
             return best
         if sparing.worthwhile(self._start):
-            best = min(best, self._sparingly(), key=lambda a: a.rank)
+            spared = self._sparingly()
+            if spared.rank < best.rank:
+                # An end state of units alone would not be reached.
+                self._crowded = True
+                best = spared
             best = self._jointly(best)
         if self._joint is None:
             best = self._dearly(best, first)
@@ -193,7 +199,9 @@ class Planning:
             troubled |= search.troubled
             if found.rank < best.rank:
                 best = found
-        if self._gap(best, highest) is not None and not self.expired():
+        if self._crowded or self.expired():
+            return best
+        if self._gap(best, highest) is not None:
             other = self._exactly(best)
             if other is not None and other.rank < best.rank:
                 best = other

@@ -32,6 +32,7 @@ from watcher_cputier import model
 from watcher_cputier import parameters
 from watcher_cputier import planner
 from watcher_cputier import report
+from watcher_cputier import schedule
 from watcher_cputier.conf import tiers as tiers_conf
 from watcher_cputier.datasources import cloud
 from watcher_cputier.datasources import compute_model
@@ -163,6 +164,9 @@ class DomainCapacityEnforcement(base.BaseStrategy):
                 cluster,
                 verdict,
                 found,
+                schedule=schedule.arrange(
+                    cluster, found.migrations, verdict, params
+                ),
                 indicators=indicators.values(found, tiers),
                 reading=reader.reading,
             ),
@@ -318,6 +322,9 @@ def _log(
     for item in plan.unresolved:
         for line in report.unresolved(item):
             LOG.warning("Unresolved: %s", line)
+    for title, lines in report.advice(plan):
+        for line in lines:
+            LOG.info("%s: %s", title, line)
     LOG.info("%s", report.summary(cluster, verdict, plan))
 
 
