@@ -44,7 +44,7 @@ except ImportError:  # the extra is not installed
     sparse = None
 
 # Hosts times kinds, at most; about two seconds.
-_MOST_ARRIVALS = 2400
+_MOST_ARRIVALS = 5400
 _NODES = 1
 # What a solver's bound may be off by.
 _UNITS_OFF = 1e-6
