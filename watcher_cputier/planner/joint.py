@@ -43,7 +43,7 @@ except ImportError:  # the extra is not installed
     optimize = None
     sparse = None
 
-# Hosts times kinds, at most; about two seconds.
+# Hosts times kinds, at most; about five seconds.
 _MOST_ARRIVALS = 5400
 _NODES = 1
 # What a solver's bound may be off by.
