@@ -103,7 +103,7 @@ def test_an_excess_without_a_cure_has_no_end_state():
 
 
 def test_large_clusters_do_not_suit():
-    hosts = [builders.host(f"h{n}") for n in range(2500)]
+    hosts = [builders.host(f"h{n}") for n in range(5500)]
     cloud = builders.cluster(hosts, [builders.instance("a", "h1")])
     assert not joint.suits(begun(cloud))
 
