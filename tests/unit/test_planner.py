@@ -737,3 +737,55 @@ def test_full_hosts_have_no_targets() -> None:
     (item,) = plan.unresolved
     assert (item.units, item.instances) == (1, 1)
     assert len(item.refusals) == 113
+
+
+# --- the cut
+
+
+def chain() -> model.Cluster:
+    """e2 makes room on t for v5, which makes room on o1 for v4."""
+    return builders.cluster(
+        [
+            builders.host("o1", gold=4),
+            builders.host("o2", gold=3),
+            builders.host("t", gold=5),
+            builders.host("s", gold=2),
+        ],
+        [
+            builders.instance("v5", "o1", 5),
+            builders.instance("v4", "o2", 4),
+            builders.instance("e2", "t", 2),
+        ],
+    )
+
+
+def test_a_chain_longer_than_the_cap_is_begun_from_its_beginning() -> None:
+    """And gone on with by the next audits, until nothing is over."""
+    cloud = chain()
+    assert names(builders.planned(cloud)) == ["e2", "v5", "v4"]
+    seen = []
+    for _ in range(3):
+        plan = builders.planned(cloud, max_migrations=1)
+        (move,) = plan.migrations
+        seen.append((move.instance.name, move.makes_room_for))
+        cloud = builders.applied(cloud, plan.migrations)
+    assert seen == [("e2", "v5"), ("v5", ""), ("v4", "")]
+    assert builders.planned(cloud, max_migrations=1) == planner.Plan()
+
+
+def test_fewer_units_of_all_tiers_are_not_ruled_out() -> None:
+    """Gold comes first, although without it fewer units would stay."""
+    cloud = builders.cluster(
+        [
+            builders.host("a", gold=0, silver=0),
+            builders.host("t", memory_mb=4096),
+        ],
+        [
+            builders.instance("g", "a", 1, memory_mb=4096),
+            builders.instance("s", "a", 4, "silver", memory_mb=4096),
+        ],
+    )
+    plan = builders.planned(cloud)
+    assert names(plan) == ["g"]
+    assert sum(plan.excess_after.values()) == 4
+    assert plan.residual_bound <= 1

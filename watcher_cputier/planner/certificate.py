@@ -111,10 +111,18 @@ def migrations(
     # Excess was rounded up to whole multiples of the scale, host by host.
     rounded = account.hosts_over * (scale - 1) if residual else 0
     if not account.faithful:
-        # What leaves is known, what arrives is not: the cover alone holds.
+        # What leaves is known, what arrives is not: the cover alone holds,
+        # whatever the targets are.
+        free = account.covering
+        most = int((free.movable @ free.sizes).sum())
+        free = dataclasses.replace(
+            free,
+            accepts=np.ones_like(free.accepts),
+            room=np.where(free.room < 0, free.room, most),
+        )
         left = (residual + rounded) // scale
         return prices.Bound(
-            value=prices.cover_bound(account.covering, left),
+            value=prices.cover_bound(free, left),
             prices=np.zeros(len(account.groups)),
             move_cost=1.0,
             residual_cost=0.0,

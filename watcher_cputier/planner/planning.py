@@ -440,7 +440,11 @@ class Planning:
         limit = self.problem.params.max_migrations
         if not limit or len(whole) <= limit:
             return whole, [], whole
-        candidates = [self._replayed(sorted(bundles, key=_value), limit)]
+        candidates = [
+            # The first of equal worth: the next audit goes on from there.
+            self._replayed(self._bundles(whole), limit),
+            self._replayed(sorted(bundles, key=_value), limit),
+        ]
         search = labels.Search(
             self._start, expired=self.expired, limit=limit, eager=True
         )
@@ -450,9 +454,9 @@ class Planning:
         candidates.append(self._replayed(self._bundles(eager.steps), limit))
         kept = min(candidates, key=self._worth)
         if not kept:
-            # No bundle fits the limit: the beginning of the best one makes
-            # the room that the next audit needs.
-            kept = list(min(bundles, key=_value).steps[:limit])
+            # No bundle fits the limit: the beginning of the whole plan, safe
+            # as every prefix of it is, makes room for the next audit.
+            kept = whole[:limit]
         moved = {instance.uuid for instance, _, _ in kept}
         rest = [step for step in whole if step[0].uuid not in moved]
         return kept, rest, whole
@@ -508,7 +512,10 @@ class Planning:
         before = {
             (e.host, e.tier): e.units for e in self.problem.diagnosis.excesses
         }
-        migrations = self._migrations(chosen)
+        # With what follows them: what makes room does so for a migration
+        # that may be deferred.
+        told = self._migrations(self._followed(chosen, rest), len(chosen))
+        migrations, deferred = told[: len(chosen)], told[len(chosen) :]
         after = self._after(chosen, before)
         unresolved = self._unresolved(whole)
         cut_off = bool(rest)
@@ -517,24 +524,18 @@ class Planning:
             residual[account.name] = self._residual(
                 account, best.left[account.name]
             )
-        residual_bound = certificate.together(self.problem, residual)
         if self._proven is not None:
-            residual_bound = max(
-                residual_bound,
-                certificate.together(
-                    self.problem,
-                    dict(
-                        zip(
-                            self.problem.accounts,
-                            self._proven.left,
-                            strict=True,
-                        )
-                    ),
-                ),
+            # The highest tier comes first in it: of the others it only tells
+            # what is left where that one is served best.
+            first = self.over[0].name
+            residual[first] = max(
+                residual[first],
+                self._proven.left[self.problem.accounts.index(first)],
             )
+        residual_bound = certificate.together(self.problem, residual)
         return values.Plan(
             migrations=tuple(migrations),
-            deferred=tuple(self._deferred(chosen, rest)),
+            deferred=tuple(deferred),
             unresolved=tuple(unresolved),
             lower_bound=self._lower_bound(before, after, len(migrations)),
             residual_bound=residual_bound,
@@ -573,10 +574,8 @@ class Planning:
         state.undo(0)
         return after
 
-    def _deferred(
-        self, chosen: list[Step], rest: list[Step]
-    ) -> Iterator[values.Migration]:
-        """The rest as it would follow, where that still finds its room."""
+    def _followed(self, chosen: list[Step], rest: list[Step]) -> list[Step]:
+        """What is chosen, and the rest where that still finds its room."""
         state = self._start
         steps = list(chosen)
         for instance, target, parking in chosen:
@@ -586,17 +585,26 @@ class Planning:
                 state.move(instance, target, parking=parking)
                 steps.append((instance, target, parking))
         state.undo(0)
-        yield from self._migrations(steps)[len(chosen) :]
+        return steps
 
-    def _migrations(self, steps: list[Step]) -> list[values.Migration]:
-        """The steps with their reasons, found by replaying them."""
+    def _migrations(
+        self, steps: list[Step], kept: int
+    ) -> list[values.Migration]:
+        """The steps with their reasons, found by replaying them.
+
+        :param kept: how many of them are not deferred; one whose instance
+            goes on later than that is no parking move
+        """
         state = self._start
+        last = {step[0].uuid: i for i, step in enumerate(steps[:kept])}
         told: list[_Told] = []
-        for instance, target, parking in steps:
+        for i, (instance, target, _) in enumerate(steps):
             source = state.row_of(instance)
             account, before = self._over(state, instance, source)
             weight = state.weight(instance, target)
-            state.move(instance, target, parking=parking)
+            state.move(
+                instance, target, parking=i < last.get(instance.uuid, -1)
+            )
             relief = 0
             if account is not None:
                 relief = before - state.excess(source, account)

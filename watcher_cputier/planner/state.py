@@ -119,7 +119,8 @@ class State:
         self._weighed.read(i, host, self.books)
         for j, name in enumerate(self.problem.classes):
             left = -1
-            for provider in host.providers:
+            # A numbered group may be served by a provider that shares.
+            for provider in host.providers + host.shared:
                 inventory = provider.inventories.get(name)
                 if inventory is not None:
                     free = inventory.capacity - self.books.used(
