@@ -159,7 +159,8 @@ def test_a_migration_in_flight_is_no_excess_and_no_candidate(
             events=(specs.inventory("host-1", "gold", total=4),),
         )
     )
-    cloud.set_migration_behaviour(host="host-1", duration_seconds=60)
+    # Longer than three audits take on a busy machine; it is forced to end.
+    cloud.set_migration_behaviour(host="host-1", duration_seconds=600)
     cloud.live_migrate("mover", "host-2", wait=False)
     polling.until(
         lambda: truth.migrations("mover")[0]["status"] == "running",
