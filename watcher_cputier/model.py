@@ -477,6 +477,78 @@ class Admission:
         return False if self.complete or host in self.refused else None
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SharesRule:
+    """What weight a domain has in the kernel, as this cloud's Nova sets it.
+
+    :param unset: of a domain whose flavor sets no shares: 1024 where hosts
+        run cgroup v1, 100 where they run v2
+    :param multiplied: whether this Nova multiplies the shares of a flavor
+        that has ``quota:cpu_shares_multiplier`` by its vCPUs
+    """
+
+    unset: int = 100
+    multiplied: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What one instance used and what it was denied, in one window.
+
+    :param usage_cpus: CPUs that its vCPUs ran on, all vCPUs together
+    :param steal_cpus: CPUs that its runnable vCPUs waited for, all together
+    """
+
+    usage_cpus: float
+    steal_cpus: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Telemetry:
+    """What instances used, in consecutive windows of equal length.
+
+    :param source: name of the datasource that told it
+    :param windows: when each begins, in seconds since the epoch, oldest
+        first
+    :param readings: {instance uuid: a reading for each window, None where
+        there is none that is fit}; who has none at all is left out
+    :param rejected: {why: readings that were there and are not fit}
+    """
+
+    source: str
+    window_seconds: int
+    windows: tuple[int, ...]
+    readings: Mapping[str, tuple[Reading | None, ...]] = dataclasses.field(
+        default_factory=frozen_map
+    )
+    rejected: Mapping[str, int] = dataclasses.field(default_factory=frozen_map)
+
+    @property
+    def ends_at(self) -> int:
+        """When the last window ends, in seconds since the epoch."""
+        return self.windows[-1] + self.window_seconds
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """Something that Nova did to an instance in the recent past.
+
+    :param instance: its uuid
+    :param kind: Nova's type of a migration (``live-migration``,
+        ``migration``, ``resize``, ``evacuation``), or the name of an
+        instance action (``reboot``, ``stop``, ...)
+    :param began_at: seconds since the epoch
+    :param ended_at: the same; None while it goes on
+    :param moved: whether the instance is on another host since
+    """
+
+    instance: str
+    kind: str
+    began_at: int
+    ended_at: int | None
+    moved: bool = False
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cluster:
     """The cloud at one moment.
@@ -493,6 +565,12 @@ class Cluster:
     :param admissions: {request of a flavor: what Placement says to it};
         a request that is not here was not asked for
     :param findings: what was odd while reading
+    :param shares_rule: what weights its domains have
+    :param telemetry: what instances used; None where it was not read
+    :param changes: what happened to instances within the last day or so, by
+        instance, then time
+    :param taken_at: when it was read, in seconds since the epoch; None where
+        nobody looked at the clock
     """
 
     tiers: tuple[Tier, ...]
@@ -509,6 +587,18 @@ class Cluster:
         dataclasses.field(default_factory=frozen_map)
     )
     findings: tuple[Finding, ...] = ()
+    shares_rule: SharesRule = SharesRule()
+    telemetry: Telemetry | None = None
+    changes: tuple[Change, ...] = ()
+    taken_at: int | None = None
+
+    @functools.cached_property
+    def changes_by_instance(self) -> Mapping[str, tuple[Change, ...]]:
+        """What happened to each instance, by time."""
+        found: dict[str, list[Change]] = {}
+        for change in self.changes:
+            found.setdefault(change.instance, []).append(change)
+        return frozen_map({k: tuple(v) for k, v in found.items()})
 
     @functools.cached_property
     def accounts(self) -> tuple[str, ...]:

@@ -81,6 +81,15 @@ PARAMETERS: tuple[Parameter, ...] = (
         "their quota.",
     ),
     Parameter(
+        name="relieve_starvation",
+        default=True,
+        schema={"type": "boolean"},
+        help="Whether to look for instances that do not get the share that "
+        "their tier promises, and to cure them by migrations where that "
+        "helps. It needs telemetry and abstains, and says so, where there "
+        "is none.",
+    ),
+    Parameter(
         name="mix_tiers",
         default=False,
         schema={"type": "boolean"},
@@ -109,6 +118,22 @@ PARAMETERS: tuple[Parameter, ...] = (
         "percentage}}; they replace those of `quotas` tier by tier.",
     ),
     Parameter(
+        name="quota_mode",
+        default="strict",
+        schema={"type": "string", "enum": ["strict", "borrow"]},
+        help="`strict` cures every excess, whatever the load; with `borrow` "
+        "a tier above its policy quota stays while the other tiers of the "
+        "host are idle, and is pulled back when they wake. Borrowing needs "
+        "telemetry of the host; where there is none it is strict.",
+    ),
+    Parameter(
+        name="idle_fraction",
+        default=0.1,
+        schema={"type": "number", "minimum": 0, "maximum": 1},
+        help="In `quota_mode` borrow a tier of a host is idle while its "
+        "instances want at most this fraction of what they are promised.",
+    ),
+    Parameter(
         name="drain_hosts",
         default=[],
         schema=_names("^.+$"),
@@ -127,6 +152,28 @@ PARAMETERS: tuple[Parameter, ...] = (
         schema={"type": "integer", "minimum": 0},
         help="The most migrations that one audit plans, 0 for no limit. The "
         "most valuable come first; the rest is listed as deferred.",
+    ),
+    Parameter(
+        name="windows",
+        default=3,
+        schema={"type": "integer", "minimum": 1, "maximum": 100},
+        help="Consecutive windows of telemetry in which an instance has to "
+        "fall short to count as starved.",
+    ),
+    Parameter(
+        name="window_seconds",
+        default=300,
+        schema={"type": "integer", "minimum": 60, "maximum": 86400},
+        help="Length of a window: the granularity of the metric, 300 with "
+        "Ceilometer's usual policy.",
+    ),
+    Parameter(
+        name="cooldown_minutes",
+        default=60,
+        schema={"type": "integer", "minimum": 0, "maximum": 10080},
+        help="How long an instance that has moved is left alone by "
+        "starvation and mixing; it doubles with each further move within a "
+        "day. A migration for a quota merely prefers others.",
     ),
     Parameter(
         name="mixing_tolerance",
@@ -269,12 +316,18 @@ class Parameters:
     """The validated parameters of one audit."""
 
     enforce_quota: bool
+    relieve_starvation: bool
     mix_tiers: bool
     quotas: Mapping[str, PolicyQuota]
     quotas_by_host: Mapping[str, Mapping[str, PolicyQuota]]
+    quota_mode: str
+    idle_fraction: float
     drain_hosts: frozenset[str]
     drain_disabled: bool
     max_migrations: int
+    windows: int
+    window_seconds: int
+    cooldown_minutes: int
     mixing_tolerance: float
     parallel_total: int
     parallel_per_source: int

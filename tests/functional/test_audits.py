@@ -211,7 +211,7 @@ def test_a_oneshot_audit_executes_its_plan_if_told_to(
     load(OVER_QUOTA)
 
     audit = operator.run(auto_trigger=True)
-    plan = operator.wait_for_plan(audit.plan.uuid)
+    plan = operator.wait_for_plan(audit.plan.uuid, started=False)
 
     assert plan.state == "SUCCEEDED"
     assert set(plan.moves) == {"mover"}

@@ -230,17 +230,25 @@ class Operator:
         assert answer.status_code == 200, answer.text
         return self.wait_for_plan(plan.uuid)
 
-    def wait_for_plan(self, uuid: str) -> Plan:
-        """Wait until a plan is executed."""
+    def wait_for_plan(self, uuid: str, *, started: bool = True) -> Plan:
+        """Wait until a plan is executed.
+
+        :param started: whether it is known to have been started; Watcher
+            itself starts one (``auto_trigger``) some time after it has
+            recommended it
+        """
         path = f"/v1/action_plans/{uuid}"
+        before = ("PENDING", "ONGOING", *(() if started else ("RECOMMENDED",)))
         record = polling.until(
-            lambda: self._ended(path), f"action plan {uuid} to end"
+            lambda: self._ended(path, before), f"action plan {uuid} to end"
         )
         return self._plan(record)
 
-    def _ended(self, path: str) -> dict[str, Any] | None:
+    def _ended(
+        self, path: str, before: tuple[str, ...]
+    ) -> dict[str, Any] | None:
         record = self.get(path)
-        return None if record["state"] in ("PENDING", "ONGOING") else record
+        return None if record["state"] in before else record
 
     def _plan(self, record: Mapping[str, Any]) -> Plan:
         actions = self.get(

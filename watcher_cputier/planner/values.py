@@ -22,6 +22,7 @@ from watcher_cputier import weigher
 
 # What a migration is for.
 QUOTA = "quota"
+STARVATION = "starvation"
 MIXING = "mixing"
 
 
