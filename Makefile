@@ -167,7 +167,7 @@ constraints: ## Renew constraints.txt with the newest versions that fit
 .PHONY: clean
 clean: clean-demo ## Remove the environments and everything generated
 	@rm -rf $(VENV) $(VENV_OLDEST) build dist *.egg-info .eggs doc/build \
-	  releasenotes/build etc cover .coverage .mypy_cache .pytest_cache \
+	  releasenotes/build etc/*.sample cover .coverage .mypy_cache .pytest_cache \
 	  .ruff_cache .hypothesis
 
 .PHONY: help

@@ -21,12 +21,23 @@ import sys
 
 from benchmarks import assembly
 from benchmarks import collector
+from benchmarks import kernel
 from benchmarks import measure
 from benchmarks import planner
 from benchmarks import report
 from benchmarks import snapshot
+from benchmarks import starvation
+from benchmarks import telemetry
 
-NAMES = ("snapshot", "collector", "assembly", "planner")
+NAMES = (
+    "snapshot",
+    "collector",
+    "assembly",
+    "planner",
+    "kernel",
+    "starvation",
+    "telemetry",
+)
 SIZES = (100, 300, 1000)
 _PACKAGES = (
     "watcher-cputier",
@@ -50,8 +61,16 @@ def main() -> int:
             collector.run(out, options.cloud_hosts, options.rounds)
         elif name == "assembly":
             assembly.run(out, options.hosts, options.per_host, options.sizes)
-        else:
+        elif name == "planner":
             planner.run(out, options.plan_sizes)
+        elif name == "kernel":
+            kernel.run(out, options.rounds)
+        elif name == "telemetry":
+            telemetry.run(out, options.instances, options.rounds)
+        else:
+            starvation.run(
+                out, options.hosts, options.per_host, options.rounds
+            )
     if options.output:
         out.write(options.output, machine)
     return 1 if out.wrong else 0
@@ -79,7 +98,8 @@ def _parse() -> argparse.Namespace:
         "--rounds",
         type=_positive,
         default=measure.ROUNDS,
-        help="how often each contender runs; the median counts",
+        help="how often each contender runs, the median counts; windows "
+        "that the kernel's shares are measured in",
     )
     parser.add_argument(
         "--cloud-hosts",
@@ -91,13 +111,21 @@ def _parse() -> argparse.Namespace:
         "--hosts",
         type=_positive,
         default=assembly.HOSTS,
-        help="hosts of the recorded answers",
+        help="hosts of the recorded answers, and hosts to look for the "
+        "starved on",
     )
     parser.add_argument(
         "--per-host",
         type=_positive,
         default=assembly.PER_HOST,
         help="instances on each of them",
+    )
+    parser.add_argument(
+        "--instances",
+        type=_sizes,
+        default=telemetry.SIZES,
+        help="instances whose telemetry is read; the peer needs minutes for "
+        "10000",
     )
     parser.add_argument(
         "--plan-sizes",

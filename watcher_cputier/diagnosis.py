@@ -92,6 +92,9 @@ class Diagnosis:
     :param drained: {host: why}
     :param without_placement: whether policy quotas alone are enforced
     :param findings: what is odd but no excess
+    :param lent: excesses that are none for now, because the other tiers of
+        their hosts are idle (:mod:`watcher_cputier.lending`); in the same
+        order
     """
 
     quotas: Mapping[tuple[str, str], Quota]
@@ -99,6 +102,7 @@ class Diagnosis:
     drained: Mapping[str, str]
     without_placement: bool
     findings: tuple[model.Finding, ...]
+    lent: tuple[Excess, ...] = ()
 
     def quota(self, host: str, tier: str) -> int | None:
         """Quota in units; None where unknown or out of scope."""

@@ -257,17 +257,29 @@ class _Replay:
             fares=tuple(self._fares(state, instance, "")),
         )
 
+    def _whom_it_relieves(self, step: planner.Migration) -> Iterator[str]:
+        """What becomes of the instances that a cure of starvation is for."""
+        relief = self._plan.relief
+        if relief is None:
+            return
+        for found in relief.predictions:
+            if found.instance.uuid in (*step.relieves, step.instance.uuid):
+                yield str(found)
+
     def _why_it_moves(
         self, index: int, step: planner.Migration
     ) -> Iterator[str]:
         yield step.reason
-        if step.makes_room_for and step.excess.host != step.source:
+        excess = step.excess
+        if excess is None:
+            yield from self._whom_it_relieves(step)
+        elif step.makes_room_for and excess.host != step.source:
             yield (
-                f"all of it is for the {step.excess.units} {step.excess.tier} "
-                f"unit{'s' * (step.excess.units != 1)} {step.beyond} on "
-                f"{step.excess.host}"
+                f"all of it is for the {excess.units} {excess.tier} "
+                f"unit{'s' * (excess.units != 1)} {step.beyond} on "
+                f"{excess.host}"
             )
-        if step.relief:
+        if excess is not None and step.relief:
             others = sum(
                 one.relief
                 for i, one in enumerate(self._steps)
@@ -276,7 +288,7 @@ class _Replay:
             )
             rest = f", other migrations take {others}" if others else ""
             yield (
-                f"it takes {step.relief} of the {step.excess.units} "
+                f"it takes {step.relief} of the {excess.units} "
                 f"{step.tier} units {step.beyond} off {step.source}{rest}"
             )
         if step.parking:

@@ -25,6 +25,8 @@ when
   hold on their source is as good as gone;
 * it makes room for an instance that is gone, or that is neither where it was
   nor where the plan parks it in between;
+* it was to relieve instances that are starved no more, or that are gone; or
+  somebody is on the target by now of whom the prediction did not know;
 * its target would be rejected now. Placement does not know policy quotas and
   drains, so nobody else would refuse what exceeds those.
 
@@ -42,10 +44,18 @@ from watcher_cputier import errors
 from watcher_cputier import model
 from watcher_cputier import parameters
 from watcher_cputier import planner
+from watcher_cputier import starvation as starving
 from watcher_cputier.planner import books
 
 # The audit parameters that a quota follows from.
-_RULES = ("drain_disabled", "drain_hosts", "quotas", "quotas_by_host")
+_RULES = (
+    "drain_disabled",
+    "drain_hosts",
+    "quotas",
+    "quotas_by_host",
+    "windows",
+    "window_seconds",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +68,10 @@ class Expectation:
     :param awaited: uuid of the instance that it makes room for; empty if it
         does not
     :param awaited_at: names of the hosts that this one may come from
+    :param starved: uuids of the instances that it relieves; empty where it
+        is for none, or goes on with what another step has begun
+    :param guests: uuids of the instances that may be on its target, if it is
+        for starvation
     :param hosts: {name: uuid} of all hosts that it has to do with
     :param shares_class: of single-class mode
     :param tier_classes: the tiers' classes that some host of the cloud has
@@ -70,6 +84,8 @@ class Expectation:
     excess: tuple[str, str] | None
     awaited: str = ""
     awaited_at: frozenset[str] = frozenset()
+    starved: tuple[str, ...] = ()
+    guests: frozenset[str] = frozenset()
     hosts: Mapping[str, str]
     shares_class: str | None = None
     tier_classes: frozenset[str] = frozenset()
@@ -80,7 +96,11 @@ class Expectation:
     @property
     def instances(self) -> tuple[str, ...]:
         """Uuids of the instances that it turns on."""
-        return (self.instance, *((self.awaited,) if self.awaited else ()))
+        others = (*((self.awaited,) if self.awaited else ()), *self.starved)
+        return (
+            self.instance,
+            *(uuid for uuid in others if uuid != self.instance),
+        )
 
     def document(self) -> dict[str, Any]:
         """The expectation as JSON; see :meth:`of`."""
@@ -91,6 +111,8 @@ class Expectation:
             "excess": self.excess and list(self.excess),
             "awaited": self.awaited,
             "awaited_at": sorted(self.awaited_at),
+            "starved": list(self.starved),
+            "guests": sorted(self.guests),
             "hosts": dict(self.hosts),
             "shares_class": self.shares_class,
             "tier_classes": sorted(self.tier_classes),
@@ -106,6 +128,8 @@ class Expectation:
                 **document,
                 "excess": (excess[0], excess[1]) if excess else None,
                 "awaited_at": frozenset(document["awaited_at"]),
+                "starved": tuple(document.get("starved", ())),
+                "guests": frozenset(document.get("guests", ())),
                 "hosts": model.frozen_map(document["hosts"]),
                 "tier_classes": frozenset(document["tier_classes"]),
                 "rules": model.frozen_map(document["rules"]),
@@ -127,27 +151,34 @@ def expectations(
         )
     found = []
     moved: set[str] = set()
+    begun: set[str] = set()
     for index, migration in enumerate(plan):
         awaited = _awaited(plan, index)
         # Whoever was parked goes on in any case.
         goes_on = migration.instance.uuid in moved
         moved.add(migration.instance.uuid)
+        excess = None if goes_on else migration.excess
         names = {migration.source, migration.target}
-        if not goes_on:
-            names.add(migration.excess.host)
+        if excess is not None:
+            names.add(excess.host)
         rules = _rules(params, names)
-        if migration.concern == planner.MIXING and not goes_on:
-            rules = _with_share(rules, migration.excess)
+        if migration.concern == planner.MIXING and excess is not None:
+            rules = _with_share(rules, excess)
+        starved: tuple[str, ...] = ()
+        if migration.relieves and migration.relieves[0] not in begun:
+            # What comes after the first step of a cure completes it.
+            begun.add(migration.relieves[0])
+            starved = migration.relieves
         found.append(
             Expectation(
                 instance=migration.instance.uuid,
                 source=migration.source,
                 target=migration.target,
-                excess=None
-                if goes_on
-                else (migration.excess.host, migration.excess.tier),
+                excess=None if excess is None else (excess.host, excess.tier),
                 awaited=awaited,
                 awaited_at=frozenset(itinerary.get(awaited, ())),
+                starved=starved,
+                guests=_guests(cluster, plan, migration),
                 hosts=model.frozen_map(
                     {
                         name: cluster.host_by_name[name].uuid
@@ -161,6 +192,20 @@ def expectations(
             )
         )
     return tuple(found)
+
+
+def _guests(
+    cluster: model.Cluster,
+    plan: tuple[planner.Migration, ...],
+    migration: planner.Migration,
+) -> frozenset[str]:
+    """Uuids of those on a target: who is there, and whom the plan brings."""
+    if migration.concern != planner.STARVATION:
+        return frozenset()
+    here = cluster.instances_by_host.get(migration.target, ())
+    return frozenset(one.uuid for one in here).union(
+        one.instance.uuid for one in plan if one.target == migration.target
+    )
 
 
 def _awaited(plan: tuple[planner.Migration, ...], index: int) -> str:
@@ -193,6 +238,8 @@ def _rules(
     names = sorted(hosts)
     return model.frozen_map(
         {
+            "windows": params.windows,
+            "window_seconds": params.window_seconds,
             "drain_disabled": params.drain_disabled,
             "drain_hosts": [n for n in names if n in params.drain_hosts],
             "quotas": told(params.quotas),
@@ -226,7 +273,8 @@ def objection(
     """Why a step is not to be taken; empty if it is.
 
     :param cluster: the hosts that the step has to do with, as they are now,
-        all of them in scope; and the instances on them
+        all of them in scope; and the instances on them. Whether somebody is
+        still starved is judged where there is telemetry
     :param extensions: further rules that the operator switched on
     """
     instance = cluster.instance_by_uuid.get(expected.instance)
@@ -240,13 +288,7 @@ def objection(
     rejection = constraints.reject_instance(cluster, instance)
     if rejection is not None:
         return f"the instance may not move: {rejection.reason}"
-    params = parameters.Parameters.of(
-        {
-            name: expected.rules[name]
-            for name in _RULES
-            if name in expected.rules
-        }
-    )
+    params = parameters_of(expected)
     judged = _judgeable(cluster, expected, params)
     try:
         verdict = diagnosing.diagnose(judged, params)
@@ -255,7 +297,20 @@ def objection(
     return (
         _cured(judged, verdict, expected)
         or _deserted(cluster, expected)
+        or _relieved(judged, verdict, expected, params)
+        or _joined(cluster, expected)
         or _refused(judged, verdict, expected, instance, extensions)
+    )
+
+
+def parameters_of(expected: Expectation) -> parameters.Parameters:
+    """The audit's parameters, as far as the step sees them."""
+    return parameters.Parameters.of(
+        {
+            name: expected.rules[name]
+            for name in _RULES
+            if name in expected.rules
+        }
     )
 
 
@@ -310,6 +365,55 @@ def _deserted(cluster: model.Cluster, expected: Expectation) -> str:
             f"{guest.host or 'no host'} and not where the plan expects it"
         )
     return ""
+
+
+def _relieved(
+    cluster: model.Cluster,
+    verdict: diagnosing.Diagnosis,
+    expected: Expectation,
+    params: parameters.Parameters,
+) -> str:
+    """Whether nobody is left whom the step relieves."""
+    if not expected.starved:
+        return ""
+    there = [
+        instance
+        for uuid in expected.starved
+        if (instance := cluster.instance_by_uuid.get(uuid)) is not None
+        and instance.host in (expected.source, expected.target)
+    ]
+    if not there:
+        return (
+            "the starved instances are no longer on "
+            f"{expected.source} or {expected.target}"
+        )
+    judged = starving.judge(cluster, verdict, params)
+    if judged.abstained:
+        return ""
+    found = [judged.condition(instance.uuid) for instance in there]
+    if any(one.starved or one.verdict == starving.UNKNOWN for one in found):
+        return ""
+    names = ", ".join(
+        f"{one.instance.name} ({one.verdict})" for one in found
+    )
+    return f"nobody is starved any more: {names}"
+
+
+def _joined(cluster: model.Cluster, expected: Expectation) -> str:
+    """Who is on the target and was not when its effect was predicted."""
+    if not expected.guests:
+        return ""
+    strangers = [
+        instance.name
+        for instance in cluster.instances_by_host.get(expected.target, ())
+        if instance.uuid not in expected.guests
+    ]
+    if not strangers:
+        return ""
+    return (
+        f"{', '.join(strangers)} came to {expected.target} since: what the "
+        "migration would do to them was not predicted"
+    )
 
 
 def _refused(

@@ -170,6 +170,8 @@ class Host:
     :param in_scope: whether the audit may take from and give to it
     :param hypervisor_type: as Nova names it; empty where it is unknown
     :param hypervisor_version: as Nova compares it; None where it is unknown
+    :param vcpus: CPUs that Nova counts for its hypervisor, shared and
+        dedicated ones; None where it is unknown
     """
 
     uuid: str
@@ -185,6 +187,7 @@ class Host:
     in_scope: bool = True
     hypervisor_type: str = ""
     hypervisor_version: int | None = None
+    vcpus: int | None = None
 
     @property
     def root(self) -> Provider | None:
@@ -202,10 +205,17 @@ class Host:
 
     @property
     def shared_cpus(self) -> int | None:
-        """N: the total of VCPU on the root provider; None if unknown."""
+        """N: the total of VCPU on the root provider; None if unknown.
+
+        Where it was not read, Nova's own count is the same number, unless
+        some of the CPUs are dedicated.
+        """
         if self.root is None or "VCPU" not in self.root.inventories:
             return None
-        return self.root.inventories["VCPU"].total
+        total = self.root.inventories["VCPU"].total
+        if total is None and self.capacity("PCPU") is None:
+            return self.vcpus
+        return total
 
     @functools.cached_property
     def traits(self) -> frozenset[str]:
@@ -540,6 +550,8 @@ class Change:
     :param began_at: seconds since the epoch
     :param ended_at: the same; None while it goes on
     :param moved: whether the instance is on another host since
+    :param source: name of the host that it came from; empty for an action
+    :param target: name of the host that it was to go to; likewise
     """
 
     instance: str
@@ -547,6 +559,20 @@ class Change:
     began_at: int
     ended_at: int | None
     moved: bool = False
+    source: str = ""
+    target: str = ""
+
+    def order(self) -> tuple[str, int, str, int, str, str]:
+        """By instance, then time."""
+        ended = -1 if self.ended_at is None else self.ended_at
+        return (
+            self.instance,
+            self.began_at,
+            self.kind,
+            ended,
+            self.source,
+            self.target,
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

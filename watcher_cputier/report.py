@@ -24,8 +24,10 @@ from watcher_cputier import constraints
 from watcher_cputier import diagnosis as diagnosing
 from watcher_cputier import explanation as explaining
 from watcher_cputier import model
+from watcher_cputier import parameters
 from watcher_cputier import planner
 from watcher_cputier import schedule as scheduling
+from watcher_cputier import starvation as starving
 from watcher_cputier import weigher
 
 STATUS_MESSAGE_LENGTH = 255
@@ -33,9 +35,10 @@ STATUS_MESSAGE_LENGTH = 255
 
 def sentence(migration: planner.Migration) -> str:
     """One migration: what moves where, and why, in one line."""
+    units = f"{_units(migration.units, migration.tier)}, "
     return (
         f"Migrate {migration.instance.name} "
-        f"({_units(migration.units, migration.tier)}, "
+        f"({units if migration.tier else ''}"
         f"{migration.instance.uuid}) from "
         f"{migration.source} to {migration.target}: {why(migration)}; "
         f"{migration.target} weighs {migration.weight.explain()}"
@@ -98,8 +101,7 @@ def summary(
     if not diagnosis.excesses:
         tiers = ", ".join(tier.name for tier in cluster.tiers)
         fine = f"one of {scoped} hosts is over its quota of {tiers}"
-        if plan.mixing is not None:
-            fine += f"; {plan.mixing}"
+        fine += _others(diagnosis, plan)
         return f"N{fine}" if plan.migrations else f"Nothing to do: n{fine}"
     names = cluster.tier_by_name
     before = planner.excess_units(plan.excess_before, names)
@@ -107,12 +109,13 @@ def summary(
     left = planner.excess_units(
         {(item.host, item.tier): item.units for item in plan.unresolved}, names
     )
-    mixed = plan.mixing.migrations if plan.mixing is not None else 0
-    count = len(plan.migrations) - mixed
+    others = plan.mixing.migrations if plan.mixing is not None else 0
+    others += plan.relief.migrations if plan.relief is not None else 0
+    count = len(plan.migrations) - others
     if not count:
         hosts = len({host for host, _ in plan.excess_before})
         text = (
-            f"Nothing moves{' for quotas' if mixed else ''}: "
+            f"Nothing moves{' for quotas' if others else ''}: "
             f"{_units(before)} stay{'s' * (before == 1)} over "
             f"quota on {hosts} of {scoped} hosts"
         )
@@ -137,13 +140,48 @@ def summary(
             f"; {' and '.join(pairs[0])} could change places, but neither "
             "finds room first"
         )
-    if plan.mixing is not None:
-        text += f"; {plan.mixing}"
+    text += _others(diagnosis, plan)
     if plan.cut:
         text += (
             "; the search was cut by time_budget_seconds, with more time it "
             "may find better"
         )
+    return text
+
+
+def idle(params: parameters.Parameters, telemetry: bool = True) -> str:
+    """Why an audit with these parameters looks at nothing; empty if it does.
+
+    :param telemetry: whether there is any
+    """
+    if params.enforce_quota or params.mix_tiers:
+        return ""
+    off = "Nothing to do: enforce_quota"
+    if not params.relieve_starvation:
+        return f"{off}, relieve_starvation and mix_tiers are false"
+    if not telemetry:
+        return (
+            f"{off} and mix_tiers are false, and starvation cannot be looked "
+            "for without telemetry"
+        )
+    return ""
+
+
+def _others(diagnosis: diagnosing.Diagnosis, plan: planner.Plan) -> str:
+    """What became of the other concerns, and what is lent."""
+    text = ""
+    if diagnosis.lent:
+        units = sum(one.units for one in diagnosis.lent)
+        hosts = len({one.host for one in diagnosis.lent})
+        text += (
+            f"; {_units(units)} above policy {'is' if units == 1 else 'are'} "
+            f"lent on {hosts} host{'s' * (hosts > 1)}, whose other tiers are "
+            "idle"
+        )
+    if plan.relief is not None:
+        text += f"; {plan.relief}"
+    if plan.mixing is not None:
+        text += f"; {plan.mixing}"
     return text
 
 
@@ -160,8 +198,9 @@ def _least(plan: planner.Plan, left: int, told: str) -> str:
 
 def _deferred(plan: planner.Plan, relief: int) -> str:
     """What max_migrations cut off, and what so many could do at most."""
-    mixed = plan.mixing.deferred if plan.mixing is not None else 0
-    late = len(plan.deferred) - mixed
+    others = plan.mixing.deferred if plan.mixing is not None else 0
+    others += plan.relief.deferred if plan.relief is not None else 0
+    late = len(plan.deferred) - others
     if late <= 0:
         return ""
     text = (
@@ -267,7 +306,66 @@ def advice(plan: planner.Plan) -> list[tuple[str, list[str]]]:
                 [_capital(one.text) for one in plan.suggestions],
             )
         )
+    if plan.relief is not None and plan.relief.predictions:
+        found.append(
+            (
+                "Predicted by the entitlements",
+                [str(one) for one in plan.relief.predictions],
+            )
+        )
+    if plan.relief is not None and plan.relief.remedies:
+        found.append(
+            (
+                "What helps where no migration does",
+                [one.text for one in plan.relief.remedies],
+            )
+        )
     return found
+
+
+def condition(one: starving.Condition) -> str:
+    """How a starved instance fares, in one line."""
+    numbers = ""
+    if None not in (one.usage, one.steal, one.floor):
+        wanted = (one.usage or 0.0) + (one.steal or 0.0)
+        numbers = (
+            f" gets {one.usage:.2f} CPUs per vCPU of {wanted:.2f} that it "
+            f"wants, at a promised speed of {one.floor:.2f}"
+        )
+    text = (
+        f"{one.instance.name} ({one.instance.tier}) on {one.instance.host}"
+        f"{numbers}: {one.verdict}."
+    )
+    return " ".join(filter(None, (text, one.cause, one.remedy)))
+
+
+def starved_rows(
+    conditions: Iterable[starving.Condition],
+) -> list[list[str]]:
+    """The table of starved instances, all numbers in CPUs per vCPU."""
+
+    def told(value: float | None) -> str:
+        return "?" if value is None else f"{value:.2f}"
+
+    return [
+        ["instance", "tier", "host", "gets", "wants", "promised", "verdict"],
+        *(
+            [
+                one.instance.name,
+                one.instance.tier or "-",
+                one.instance.host,
+                told(one.usage),
+                told(
+                    None
+                    if one.usage is None or one.steal is None
+                    else one.usage + one.steal
+                ),
+                told(one.floor),
+                one.verdict,
+            ]
+            for one in conditions
+        ),
+    ]
 
 
 def _capital(text: str) -> str:
@@ -514,6 +612,11 @@ def plan_document(
         "residual_bound": plan.residual_bound,
         "relief_bound": plan.relief_bound,
         "cut": plan.cut,
+        "starvation": plan.relief and _relief(plan.relief),
+        "lent": [
+            {"host": one.host, "tier": one.tier, "units": one.units}
+            for one in diagnosis.lent
+        ],
         "mixing": plan.mixing and _mixing(plan.mixing),
         "excess_before": _excess(plan.excess_before),
         "excess_after": _excess(plan.excess_after),
@@ -625,6 +728,60 @@ def _schedule(schedule: scheduling.Schedule) -> dict[str, Any]:
             }
             for step in schedule.steps
         ],
+    }
+
+
+def _relief(found: planner.Relief) -> dict[str, Any]:
+    return {
+        "abstained": found.abstained,
+        "migrations": found.migrations,
+        "deferred": found.deferred,
+        "waits": found.waits,
+        "before": [_condition(one) for one in found.before],
+        "after": list(found.after),
+        "by_quota": list(found.by_quota),
+        "predictions": [
+            {
+                "instance": _named(one.instance),
+                "source": one.source,
+                "target": one.target,
+                "starved_before": one.starved_before,
+                "starved_after": one.starved_after,
+                "demand": one.demand,
+                "usage_before": one.usage_before,
+                "usage_after": one.usage_after,
+                "deficit_before": one.deficit_before,
+                "deficit_after": one.deficit_after,
+                "threshold_before": one.threshold_before,
+                "threshold_after": one.threshold_after,
+            }
+            for one in found.predictions
+        ],
+        "remedies": [
+            {
+                "instance": _named(one.condition.instance),
+                "why": one.why,
+                "text": one.text,
+            }
+            for one in found.remedies
+        ],
+    }
+
+
+def _condition(one: starving.Condition) -> dict[str, Any]:
+    return {
+        "instance": _named(one.instance),
+        "host": one.instance.host,
+        "tier": one.instance.tier,
+        "verdict": one.verdict,
+        "floor": one.floor,
+        "kept": one.kept,
+        "usage": one.usage,
+        "steal": one.steal,
+        "deficit": one.deficit,
+        "threshold": one.threshold,
+        "cause": one.cause,
+        "remedy": one.remedy,
     }
 
 

@@ -49,9 +49,11 @@ import requests
 import yaml
 
 from tests.cloud import control
+from tests.cloud import gnocchi
 from tests.cloud import keystone
 from tests.cloud import population
 from tests.cloud import process
+from tests.cloud import prometheus
 from tests.cloud import spec as cloud_spec
 from tests.cloud import watcher
 
@@ -177,7 +179,12 @@ class EmbeddedCloud(fixtures.Fixture):
 
     def processes(self) -> dict[str, process.Record]:
         """The living processes by their names."""
-        found = {"nova": self._nova.record, "watcher": self.watcher.record}
+        found = {
+            "nova": self._nova.record,
+            "watcher": self.watcher.record,
+            "gnocchi": self.gnocchi.record,
+            "prometheus": self.prometheus.record,
+        }
         return {
             name: record
             for name, record in found.items()
@@ -191,6 +198,8 @@ class EmbeddedCloud(fixtures.Fixture):
     def stop(self) -> None:
         """Stop the processes, by their pids; their files stay."""
         self.watcher.stop()
+        self.gnocchi.discard()
+        self.prometheus.discard()
         self._nova.stop()
         (self.directory / "cloud.json").unlink(missing_ok=True)
 
@@ -245,6 +254,10 @@ class EmbeddedCloud(fixtures.Fixture):
                 environment,
             ),
             self._detached,
+        )
+        self.gnocchi = gnocchi.Gnocchi(self, environment, self._python)
+        self.prometheus = prometheus.Prometheus(
+            self, environment, self._python
         )
         self.population = population.Population(
             self._compute,
@@ -679,10 +692,23 @@ class EmbeddedCloud(fixtures.Fixture):
         """Enter a further service on loopback into the catalogue."""
         self.control.call("set_endpoint", service=service, port=port)
 
+    def remove_endpoint(self, service: str) -> None:
+        """Take a service out of the catalogue again."""
+        self.control.call("remove_endpoint", service=service)
+
     def _controls(self, service: str | None) -> list[control.ControlClient]:
+        measured = {
+            gnocchi.SERVICE: self.gnocchi,
+            prometheus.DIRECT: self.prometheus,
+            prometheus.AETOS: self.prometheus,
+        }
         controls = []
-        if service != "infra-optim":
+        if service != "infra-optim" and service not in measured:
             controls.append(self.control)
         if service in (None, "infra-optim") and self.watcher.running:
             controls.append(self.watcher.control)
+        for one in (self.gnocchi, self.prometheus):
+            wanted = service is None or measured.get(service) is one
+            if wanted and one.running:
+                controls.append(one.control)
         return controls

@@ -485,6 +485,7 @@ def main() -> None:
         )
     operations = ledger.operations() | {
         "set_endpoint": identity.set_endpoint,
+        "remove_endpoint": identity.remove_endpoint,
         "set_ports": network.set_ports,
         "set_image": set_image,
         "set_option": services.set_option,

@@ -167,6 +167,8 @@ def test_the_goals_efficacy_names_every_tier(
         "migrations_planned",
         "migrations_lower_bound",
         "instances_unresolved",
+        "instances_starved_before",
+        "instances_starved_after",
     }
 
 
@@ -196,12 +198,12 @@ def test_enforce_quota_can_be_switched_off(
     """What an audit did not look at has no indicators, not 0."""
     load(OVER_QUOTA, shared=True)
 
-    audit = operator.audit(enforce_quota=False)
+    audit = operator.audit(enforce_quota=False, relieve_starvation=False)
 
     assert audit.moves == {}
     assert audit.indicators == {}
     assert audit.plan.efficacy == {}
-    assert audit.said("enforce_quota is false")
+    assert audit.said("enforce_quota, relieve_starvation and mix_tiers are")
 
 
 def test_a_oneshot_audit_executes_its_plan_if_told_to(

@@ -26,6 +26,7 @@ from tests.functional import polling
 GOAL = "continuous_slo_compliance"
 STRATEGY = "domain_capacity_enforcement"
 _VERSION = "latest"
+_UNDER_WAY = ("PENDING", "ONGOING")
 _OURS = re.compile(
     r"^\S+ \S+ \d+ (?P<level>[A-Z]+) watcher_cputier\S* "
     r"\[[^\]]*\] (?P<text>.*)$",
@@ -238,14 +239,14 @@ class Operator:
             recommended it
         """
         path = f"/v1/action_plans/{uuid}"
-        before = ("PENDING", "ONGOING", *(() if started else ("RECOMMENDED",)))
+        before = _UNDER_WAY if started else (*_UNDER_WAY, "RECOMMENDED")
         record = polling.until(
             lambda: self._ended(path, before), f"action plan {uuid} to end"
         )
         return self._plan(record)
 
     def _ended(
-        self, path: str, before: tuple[str, ...]
+        self, path: str, before: tuple[str, ...] = _UNDER_WAY
     ) -> dict[str, Any] | None:
         record = self.get(path)
         return None if record["state"] in before else record

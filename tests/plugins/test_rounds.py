@@ -27,7 +27,7 @@ from watcher_cputier import model
 from watcher_cputier import parameters
 from watcher_cputier import planner
 from watcher_cputier.strategies import budget
-from watcher_cputier.strategies import domain_capacity_enforcement as strategy
+from watcher_cputier.strategies import rounds
 
 BUDGET_SECONDS = 60
 
@@ -89,7 +89,7 @@ def planned(monkeypatch: pytest.MonkeyPatch):
     def run(reader: Reader, tick_seconds: float) -> planner.Plan:
         looks: Iterator[float] = itertools.count(0, tick_seconds)
         monkeypatch.setattr(
-            strategy.budget,
+            rounds.budget,
             "Budget",
             functools.partial(budget.Budget, clock=looks.__next__),
         )
@@ -97,7 +97,7 @@ def planned(monkeypatch: pytest.MonkeyPatch):
             {"time_budget_seconds": BUDGET_SECONDS}
         )
         cloud = full_hosts()
-        return strategy._plan(
+        return rounds.plan(
             reader,
             cloud,
             diagnosis.diagnose(cloud, params),

@@ -107,6 +107,46 @@ def flavors(draw: st.DrawFn) -> model.Flavor:
 
 
 @st.composite
+def telemetry(draw: st.DrawFn, uuids: list[str]) -> model.Telemetry | None:
+    if draw(st.booleans()):
+        return None
+    first, length = draw(st.integers(0, 2**31)), draw(st.integers(60, 600))
+    count = draw(st.integers(1, 3))
+    cpus = st.floats(0, 64, allow_nan=False)
+    reading = st.builds(model.Reading, usage_cpus=cpus, steal_cpus=cpus)
+    return model.Telemetry(
+        source=draw(NAME),
+        window_seconds=length,
+        windows=tuple(first + length * n for n in range(count)),
+        readings=model.frozen_map(
+            {
+                uuid: tuple(draw(st.none() | reading) for _ in range(count))
+                for uuid in uuids
+                if draw(st.booleans())
+            }
+        ),
+        rejected=model.frozen_map(draw(AMOUNTS)),
+    )
+
+
+@st.composite
+def changes(draw: st.DrawFn, uuids: list[str]) -> tuple[model.Change, ...]:
+    found = st.builds(
+        model.Change,
+        instance=st.sampled_from(uuids),
+        kind=NAME,
+        began_at=st.integers(0, 9),
+        ended_at=st.none() | st.integers(0, 9),
+        moved=st.booleans(),
+        source=st.sampled_from(["", "h0", "gone"]),
+        target=st.sampled_from(["", "h1", "elsewhere"]),
+    )
+    return tuple(
+        sorted(draw(st.sets(found, max_size=3)), key=model.Change.order)
+    )
+
+
+@st.composite
 def dressed(draw: st.DrawFn) -> scenario.Scenario:
     """A cloud as the planner's laws have it, with everything else that a
     cluster may hold on top.
@@ -122,9 +162,17 @@ def dressed(draw: st.DrawFn) -> scenario.Scenario:
         traits=draw(st.frozensets(NAME, max_size=2)),
     )
     kinds = draw(st.lists(flavors(), min_size=1, max_size=3))
+    uuids = [instance.uuid for instance in cloud.instances]
     return scenario.Scenario(
         cluster=dataclasses.replace(
             cloud,
+            shares_rule=model.SharesRule(
+                unset=draw(st.sampled_from([100, 1024])),
+                multiplied=draw(st.booleans()),
+            ),
+            telemetry=draw(telemetry(uuids)),
+            changes=draw(changes(uuids)),
+            taken_at=draw(st.none() | st.integers(0, 2**31)),
             hosts=tuple(
                 dataclasses.replace(
                     host,
@@ -135,6 +183,7 @@ def dressed(draw: st.DrawFn) -> scenario.Scenario:
                     shared=(storage,) if draw(st.booleans()) else (),
                     hypervisor_type=draw(TEXT),
                     hypervisor_version=draw(st.none() | st.integers(0, 9)),
+                    vcpus=draw(st.none() | st.integers(0, 9)),
                 )
                 for host in cloud.hosts
             ),

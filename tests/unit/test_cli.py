@@ -264,7 +264,8 @@ def test_nothing_to_enforce(run, form):
         "--format", form,
     )  # fmt: skip
     assert status == 0
-    assert "Nothing to do: enforce_quota is false" in out
+    assert "Nothing to do: enforce_quota and mix_tiers are false" in out
+    assert "without telemetry" in out
 
 
 def test_a_scenario_may_come_through_a_pipe(run, monkeypatch):

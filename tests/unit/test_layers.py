@@ -13,10 +13,11 @@
 """The layers of watcher_cputier: imports only go down.
 
     edges    strategies goals planners actions datasources pollsters conf cli
-             extensions
+             osc extensions
     text     report scenario
     core     guard schedule explanation planner constraints weigher diagnosis
-             entitlement accounting
+             starvation neighbours causes forecast loads entitlement accounting
+             catalogue offer lint provider_config
     ground   model parameters errors
 
 A module imports from its own layer and from those below. Everything beneath
@@ -51,8 +52,17 @@ LAYERS = {
         "constraints",
         "weigher",
         "diagnosis",
+        "starvation",
+        "neighbours",
+        "causes",
+        "forecast",
+        "loads",
         "entitlement",
         "accounting",
+        "catalogue",
+        "offer",
+        "lint",
+        "provider_config",
     ),
     TEXT: ("report", "scenario"),
     EDGES: (
@@ -64,6 +74,7 @@ LAYERS = {
         "pollsters",
         "conf",
         "cli",
+        "osc",
         "extensions",
     ),
 }

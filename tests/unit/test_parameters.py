@@ -28,10 +28,16 @@ from tests import builders
 from watcher_cputier import errors
 from watcher_cputier import parameters
 
-# The contract, design section 8; quota enforcement's share of it.
+# The contract, design section 8; `near_fraction` is the command line's.
 CONTRACT = {
     "enforce_quota": True,
+    "relieve_starvation": True,
     "mix_tiers": False,
+    "quota_mode": "strict",
+    "idle_fraction": 0.1,
+    "windows": 3,
+    "window_seconds": 300,
+    "cooldown_minutes": 60,
     "mixing_tolerance": 0.25,
     "quotas": {},
     "quotas_by_host": {},

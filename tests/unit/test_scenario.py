@@ -15,6 +15,7 @@
 import copy
 import dataclasses
 import json
+import math
 import pathlib
 
 import pytest
@@ -198,6 +199,7 @@ def test_flavors_of_one_name_are_told_apart():
 
 # What is refused
 
+TELEMETRY = {"source": "x", "window_seconds": 60, "windows": [0]}
 WRONG = [
     # path to replace, value, where, what, cure
     ("tiers", [], "tiers", "no tier is described", ""),
@@ -337,6 +339,55 @@ WRONG = [
         "",
     ),
     ("server_groups.0.name", "", "server_groups[0].name", "", ""),
+    (
+        "telemetry",
+        {"source": "x", "window_seconds": 60, "windows": [0, 61]},
+        "telemetry.windows[1]",
+        "61 does not follow 0 by 60 seconds",
+        "consecutive",
+    ),
+    (
+        "telemetry",
+        TELEMETRY | {"readings": {"x": [None]}},
+        "telemetry.readings.x",
+        "no instance 'x'",
+        "instances",
+    ),
+    (
+        "telemetry",
+        TELEMETRY | {"readings": {"i1": []}},
+        "telemetry.readings.i1",
+        "has 0 readings for 1 windows",
+        "null",
+    ),
+    (
+        "telemetry",
+        TELEMETRY | {"readings": {"i1": [[1.0]]}},
+        "telemetry.readings.i1[0]",
+        "[1.0] is too short",
+        "",
+    ),
+    (
+        "telemetry",
+        TELEMETRY | {"readings": {"i1": [[1, -1]]}},
+        "telemetry.readings.i1[0][1]",
+        "-1 is less than",
+        "",
+    ),
+    (
+        "telemetry",
+        TELEMETRY | {"readings": {"i1": [[math.nan, 0]]}},
+        "telemetry.readings.i1[0]",
+        "no pair of numbers",
+        "null",
+    ),
+    (
+        "changes",
+        [{"instance": "x", "kind": "reboot", "began_at": 1}],
+        "changes[0].instance",
+        "no instance 'x'",
+        "instances",
+    ),
     ("parameters", {"x": 1}, "parameters.x", "unknown parameter", "quotas"),
     (
         "parameters",

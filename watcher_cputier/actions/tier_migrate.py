@@ -28,9 +28,11 @@ pre-condition failed: there the same judgement is part of ``execute``, which
 then returns False without calling Nova.
 """
 
+import dataclasses
 import time
 from typing import Any
 
+from openstack import connection as sdk
 from oslo_config import cfg
 from oslo_log import log
 from watcher import objects
@@ -41,10 +43,12 @@ from watcher.common import exception
 from watcher_cputier import errors
 from watcher_cputier import extensions
 from watcher_cputier import guard
+from watcher_cputier import model
 from watcher_cputier import report
 from watcher_cputier.conf import tiers as tiers_conf
 from watcher_cputier.datasources import cloud
 from watcher_cputier.datasources import spot
+from watcher_cputier.datasources import telemetry
 
 LOG = log.getLogger(__name__)
 
@@ -110,6 +114,8 @@ class TierMigrate(migration.Migrate):
                         },
                         "awaited": _STRING,
                         "awaited_at": _STRINGS,
+                        "starved": _STRINGS,
+                        "guests": _STRINGS,
                         "hosts": {
                             "type": "object",
                             "additionalProperties": _STRING,
@@ -213,7 +219,10 @@ class TierMigrate(migration.Migrate):
         return seconds
 
     def _reader(self) -> cloud.Reader:
-        return cloud.Reader(cloud.connection(self.osc, cfg.CONF))
+        return cloud.Reader(self._connected())
+
+    def _connected(self) -> sdk.Connection:
+        return cloud.connection(self.osc, cfg.CONF)
 
     def _objection(self) -> str:
         """Why the step is not to be taken; empty if it is."""
@@ -241,7 +250,32 @@ class TierMigrate(migration.Migrate):
             expected.instances,
             expected.shares_class,
         )
+        if expected.starved:
+            now = self._with_telemetry(now, expected)
         return guard.objection(now, expected, extensions.load(cfg.CONF))
+
+    def _with_telemetry(
+        self, now: model.Cluster, expected: guard.Expectation
+    ) -> model.Cluster:
+        """The cluster with what its instances used of late.
+
+        Where that cannot be read, what the audit saw minutes ago holds.
+        """
+        seconds = tiers_conf.catalogue(cfg.CONF).read_timeout_seconds
+        try:
+            found, _ = telemetry.Reader(
+                cfg.CONF, self._connected(), time.monotonic() + seconds
+            ).get_telemetry(
+                now, guard.parameters_of(expected), int(time.time())
+            )
+        except errors.TierError as exc:
+            LOG.warning(
+                "%s: whether somebody is still starved cannot be seen: %s",
+                self._name,
+                exc,
+            )
+            return now
+        return dataclasses.replace(now, telemetry=found)
 
     def _settled(self) -> spot.Whereabouts:
         """Where the instance is when its migration is over.

@@ -21,6 +21,7 @@ from typing import Any
 from watcher_cputier import diagnosis
 from watcher_cputier import errors
 from watcher_cputier import explanation
+from watcher_cputier import lending
 from watcher_cputier import model
 from watcher_cputier import parameters
 from watcher_cputier import planner
@@ -30,8 +31,6 @@ from watcher_cputier.cli import files
 from watcher_cputier.cli import screen
 from watcher_cputier.goals import indicators
 from watcher_cputier.strategies import budget
-
-NOTHING = "Nothing to do: enforce_quota is false"
 
 
 def add_to(commands: Any) -> None:
@@ -82,16 +81,17 @@ def run(arguments: argparse.Namespace) -> str:
     given = {**found.parameters, **_settings(arguments.set)}
     params = parameters.Parameters.of(given)
     verdict = diagnosis.diagnose(found.cluster, params)
-    if params.enforce_quota or params.mix_tiers:
+    summary = report.idle(params, found.cluster.telemetry is not None)
+    made = planner.Plan()
+    if not summary:
         made = planner.plan(
             found.cluster,
             verdict,
             params,
             expired=budget.Budget(params.time_budget_seconds).search(),
         )
+        verdict = lending.lend(found.cluster, verdict, params)
         summary = report.summary(found.cluster, verdict, made)
-    else:
-        made, summary = planner.Plan(), NOTHING
     explained = None
     if arguments.explain is not None:
         explained = explanation.explain(
@@ -175,6 +175,9 @@ def _lay_out(
     order: schedule.Schedule,
 ) -> None:
     page.table(report.host_rows(cluster, verdict))
+    if made.relief is not None and made.relief.before:
+        page.title("Starved, in CPUs per vCPU")
+        page.table(report.starved_rows(made.relief.before))
     _lay_out_migrations(page, made)
     if made.unresolved:
         page.title("Unresolved")

@@ -14,6 +14,7 @@
 
 from oslo_config import cfg
 
+from watcher_cputier.conf import telemetry
 from watcher_cputier.conf import tiers
 
 
@@ -21,6 +22,7 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     """All options by section, those of the built-in tiers included."""
     return [
         (tiers.GROUP, tiers.OPTIONS),
+        (telemetry.GROUP, telemetry.OPTIONS),
         *(
             (tiers.TIER_GROUP_PREFIX + name, tiers.tier_options(name))
             for name in tiers.BUILT_IN

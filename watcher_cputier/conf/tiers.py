@@ -29,6 +29,8 @@ GROUP = "cputier"
 TIER_GROUP_PREFIX = "cputier_tier_"
 
 BUILT_IN = model.BUILT_IN_TIERS
+# {version of control groups: weight of a domain without shares}
+UNSET_SHARES = {1: 1024, 2: 100}
 
 OPTIONS = [
     cfg.ListOpt(
@@ -76,6 +78,29 @@ Metadata of host aggregates that names what fails together.
 Between equally good targets the one is taken whose failure domain has the
 fewest units of the tier. Hosts without it belong to the domain of their
 availability zone.
+""",
+    ),
+    cfg.IntOpt(
+        "cgroup_version",
+        default=2,
+        choices=[(1, "Control groups v1."), (2, "Control groups v2.")],
+        help="""
+Version of the control groups on the compute hosts.
+
+It tells the weight of an instance whose flavor sets no ``quota:cpu_shares``:
+1024 with v1, which is twice the share of a Gold vCPU, and 100 with v2, which
+is a fifth of it. ``stat -fc %T /sys/fs/cgroup`` on a host says ``cgroup2fs``
+for v2.
+""",
+    ),
+    cfg.BoolOpt(
+        "nova_multiplies_shares",
+        default=False,
+        help="""
+Whether this cloud's Nova applies ``quota:cpu_shares_multiplier``.
+
+With it the shares of an instance are those of its flavor times its vCPUs.
+No released Nova does so.
 """,
     ),
     cfg.ListOpt(
@@ -238,6 +263,7 @@ class Catalogue:
     :param shares_class: of single-class mode, if it has a name of its own
     :param failure_domain_key: metadata of aggregates that name racks
     :param read_timeout_seconds: time budget for reading the cloud
+    :param shares_rule: what weights domains have
     """
 
     tiers: tuple[model.Tier, ...]
@@ -246,6 +272,7 @@ class Catalogue:
     shares_class: str | None
     failure_domain_key: str
     read_timeout_seconds: int
+    shares_rule: model.SharesRule = model.SharesRule()
 
 
 def catalogue(conf: cfg.ConfigOpts) -> Catalogue:
@@ -263,6 +290,10 @@ def catalogue(conf: cfg.ConfigOpts) -> Catalogue:
             shares_class=group.shares_class,
             failure_domain_key=group.failure_domain_key,
             read_timeout_seconds=group.read_timeout_seconds,
+            shares_rule=model.SharesRule(
+                unset=UNSET_SHARES[group.cgroup_version],
+                multiplied=group.nova_multiplies_shares,
+            ),
         )
     except cfg.ConfigFileValueError as exc:
         raise errors.ConfigurationError(

@@ -98,8 +98,24 @@ def charge(
     """
     if not host.providers:
         return None
+    if len(flavor.groups) == len(host.providers) == 1 and not host.shared:
+        return _served_alone(occupancy, flavor.groups[0], host.providers[0])
     isolate = flavor.extra_specs.get("group_policy") == "isolate"
     return _serve(occupancy, list(flavor.groups), host, isolate, {}, ())
+
+
+def _served_alone(
+    occupancy: proposal.Occupancy,
+    group: model.RequestGroup,
+    provider: model.Provider,
+) -> Charge | None:
+    """The same where there is one group and one provider: the usual case."""
+    if not _traits_match(group, (provider,)):
+        return None
+    for name in group.resources:
+        if not _has_room(occupancy, provider, name, group, {}):
+            return None
+    return {(provider.uuid, name): n for name, n in group.resources.items()}
 
 
 def _serve(

@@ -50,7 +50,7 @@ _HARMLESS_VALUES = {
     # "any" may be served by small pages, the others by huge ones alone.
     "mem_page_size": ("small",),
 }
-_HARDWARE_CLASSES = ("PCI_DEVICE", "PCPU", "PGPU", "VGPU")
+_HARDWARE_CLASSES = frozenset({"PCI_DEVICE", "PCPU", "PGPU", "VGPU"})
 
 
 def known(
@@ -178,6 +178,8 @@ def _by_spec(
     source: str, told: Mapping[str, str], names: tuple[str, ...]
 ) -> str:
     """The first key of a flavor or image that asks for hardware."""
+    if not told:
+        return ""
     for key in sorted(told):
         if key in names or key.startswith(_HARDWARE_PREFIXES):
             # Without the prefix, hw: or hw_.
@@ -194,9 +196,11 @@ def _by_class(cluster: model.Cluster, instance: model.Instance) -> str:
     image or a device.
     """
     asked = instance.flavor.resources
-    for name in sorted(asked):
-        if name in _HARDWARE_CLASSES:
-            return f"its flavor asks for {name}"
+    hardware = _HARDWARE_CLASSES.intersection(asked)
+    if hardware:
+        return f"its flavor asks for {min(hardware)}"
+    if not instance.allocations:
+        return ""
     counted = {tier.resource_class for tier in cluster.tiers}
     for held in instance.allocations.values():
         for name in sorted(held):
@@ -216,7 +220,7 @@ def releasable(
     instance holds, the migration ends in error.
     """
     host = cluster.host_by_name.get(instance.host)
-    if host is None:
+    if host is None or not instance.allocations:
         return None
     for provider in host.providers + host.shared:
         amounts = instance.allocations.get(provider.uuid, {})

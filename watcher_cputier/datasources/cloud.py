@@ -173,6 +173,8 @@ class Reader:
         self._picture: _Picture | None = None
         # Reading time that is left, once a cluster was read.
         self._left_seconds: float | None = None
+        # What was added to the picture, and goes with every new one.
+        self._added: Callable[[model.Cluster], model.Cluster] | None = None
 
     def check_access(self) -> None:
         """Try every kind of request that reading needs (R79).
@@ -195,6 +197,7 @@ class Reader:
         *,
         refresh: Callable[[], None] | None = None,
         details: Callable[[model.Cluster], Iterable[str]] | None = None,
+        history_seconds: int | None = None,
     ) -> model.Cluster:
         """Read and put together the whole picture.
 
@@ -205,10 +208,48 @@ class Reader:
             and the audit names no scope
         :param details: names the hosts (uuids) whose totals, unit rules and
             allocations the decision turns on, besides those in doubt
+        :param history_seconds: how far back the history of instances is
+            read; None to leave it
         :raises TierError: if it cannot look
         """
         with few_collections(), self._reading():
-            return self._get_cluster(scope, catalogue, refresh, details)
+            return self._get_cluster(
+                scope, catalogue, refresh, details, history_seconds
+            )
+
+    def with_more(
+        self,
+        cluster: model.Cluster,
+        more: Callable[[model.Cluster], model.Cluster],
+    ) -> model.Cluster:
+        """The cluster with what others have read about it.
+
+        :param more: adds it; it is called again for the clusters that come
+            of reading further details, which have the same instances
+        """
+        before = self._added
+        self._added = (
+            more if before is None else lambda seen: more(before(seen))
+        )
+        return more(cluster)
+
+    def get_actions(
+        self, instances: Iterable[model.Instance], history_seconds: int
+    ) -> tuple[model.Change, ...]:
+        """What was done to some instances of late, by instance, then time.
+
+        :raises ServiceError: if Nova cannot be asked
+        """
+        since = int(time.time()) - history_seconds
+        with (
+            self._reading(),
+            concurrent.futures.ThreadPoolExecutor(WORKERS) as pool,
+        ):
+            found = pool.map(
+                lambda uuid: self.nova.get_actions(uuid, since),
+                sorted(instance.uuid for instance in instances),
+            )
+            return tuple(change for changes in found for change in changes)
 
     def get_candidates(
         self, cluster: model.Cluster, hosts: Iterable[model.Host]
@@ -227,9 +268,21 @@ class Reader:
         if not picture.lacks(host.uuid for host in hosts):
             return cluster
         with few_collections(), self._reading():
-            return dataclasses.replace(
+            found = dataclasses.replace(
                 picture.settled(), admissions=cluster.admissions
             )
+            return found if self._added is None else self._added(found)
+
+    def next_deadline(self) -> float | None:
+        """When the time for reading is over, if somebody reads on now."""
+        if self._left_seconds is None:
+            return None
+        return time.monotonic() + self._left_seconds
+
+    def spend(self, seconds: float) -> None:
+        """Others have read for so long, out of the same budget."""
+        if self._left_seconds is not None:
+            self._left_seconds -= seconds
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -249,7 +302,9 @@ class Reader:
         catalogue: tiers_conf.Catalogue,
         refresh: Callable[[], None] | None,
         details: Callable[[model.Cluster], Iterable[str]] | None,
+        history_seconds: int | None,
     ) -> model.Cluster:
+        taken_at = int(time.time())
         deadline = time.monotonic() + catalogue.read_timeout_seconds
         self._set_deadline(deadline)
         self.check_access()
@@ -258,7 +313,9 @@ class Reader:
         scoped = scope()
         deadline += time.monotonic() - started
         self._set_deadline(deadline)
-        cloud = self.nova.get_cloud()
+        cloud = self.nova.get_cloud(
+            None if history_seconds is None else taken_at - history_seconds
+        )
         if refresh is not None and (
             snapshot.strangers(scoped, cloud)
             or snapshot.missing_hosts(scoped, cloud)
@@ -273,7 +330,7 @@ class Reader:
         )
 
         self._picture = _Picture(
-            self, scoped, catalogue, cloud, providers, details
+            self, scoped, catalogue, cloud, providers, details, taken_at
         )
         return self._picture.settled()
 
@@ -468,8 +525,10 @@ class _Picture:
         cloud: nova.Cloud,
         providers: placement.Providers,
         details: Callable[[model.Cluster], Iterable[str]] | None,
+        taken_at: int,
     ) -> None:
         self._reader = reader
+        self._taken_at = taken_at
         self._scoped = scoped
         self._catalogue = catalogue
         self._cloud = cloud
@@ -520,6 +579,8 @@ class _Picture:
             mode=catalogue.mode,
             shares_class=catalogue.shares_class,
             failure_domain_key=catalogue.failure_domain_key,
+            shares_rule=catalogue.shares_rule,
+            taken_at=self._taken_at,
         )
 
     def _detail(self, cluster: model.Cluster, roots: frozenset[str]) -> None:

@@ -16,8 +16,9 @@ Everything is read in bulk and in pages; the records keep what the decision
 needs and nothing of Nova's wire format.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import dataclasses
+import datetime
 import sys
 from typing import Any
 
@@ -52,6 +53,24 @@ _POLICIES = {
 _HOST_KEY = "OS-EXT-SRV-ATTR:host"
 _ROOT_KEY = "OS-EXT-SRV-ATTR:root_device_name"
 _VOLUMES_KEY = "os-extended-volumes:volumes_attached"
+_MIGRATIONS = "/os-migrations"
+# Statuses of migrations after which the server is on the other host.
+_MOVED = {"completed", "confirmed", "done", "finished", "confirming"}
+# Instance actions that start the counters of a guest anew.
+_DISTURBING = {
+    "evacuate",
+    "reboot",
+    "rebuild",
+    "rescue",
+    "restore",
+    "resume",
+    "shelve",
+    "start",
+    "stop",
+    "suspend",
+    "unrescue",
+    "unshelve",
+}
 _OVER = {
     "cancelled",
     "completed",
@@ -91,6 +110,7 @@ class Compute:
     disabled_reason: str
     hypervisor_type: str = ""
     hypervisor_version: int | None = None
+    vcpus: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +166,8 @@ class Migration:
 class Cloud:
     """Everything that Nova said, each by name, then uuid.
 
+    :param changes: what migrations of the recent past did to servers, those
+        that are gone included, by server, then time
     :param zones_known: whether the zone that a server is pinned to is told
     :param images_known: whether properties of images are told
     :param groups_whole: whether server groups of all projects are known to
@@ -164,6 +186,7 @@ class Cloud:
     groups_whole: bool = True
     unreachable: frozenset[str] = frozenset()
     unreachable_hosts: frozenset[str] = frozenset()
+    changes: tuple[model.Change, ...] = ()
 
 
 class CellDown(errors.ServiceError):
@@ -197,16 +220,20 @@ class Nova:
             )
         )
 
-    def get_cloud(self) -> Cloud:
+    def get_cloud(self, since: int | None = None) -> Cloud:
         """Read all of it.
 
+        :param since: how far back the history of servers is of interest, in
+            seconds since the epoch; None where it is not
         :raises ServiceError: if Nova cannot be asked or hides what is
             needed
         """
         self._check_version()
         # Migrations before servers: one that ends in between is then still
         # known, and its consumer is not mistaken for an orphan.
-        migrations = self.get_migrations()
+        records, whole = self._get_migration_records()
+        migrations = _migrations(records)
+        changes = self._get_changes(records, whole, since)
         services = {
             record["host"]: record
             for record in self.service.items(
@@ -226,6 +253,7 @@ class Nova:
             images_known=self.service.version >= IMAGES,
             groups_whole=groups_whole,
             unreachable=unreachable,
+            changes=changes,
             # Of a cell that is down Nova knows which hosts are mapped to it.
             unreachable_hosts=frozenset(
                 name
@@ -268,6 +296,7 @@ class Nova:
                     disabled_reason=told.get("disabled_reason") or "",
                     hypervisor_type=record.get("hypervisor_type") or "",
                     hypervisor_version=record.get("hypervisor_version"),
+                    vcpus=record.get("vcpus"),
                 )
             )
         return tuple(sorted(found, key=lambda c: (c.name, c.uuid)))
@@ -379,28 +408,77 @@ class Nova:
 
         :raises ServiceError: if Nova cannot be asked
         """
-        path, key = "/os-migrations", "migrations"
-        answer = self.service.get(path, {"limit": PAGE})
-        records = answer.items_of(key)
-        if answer.get(f"{key}_links"):
-            records = [
-                record
-                for status in _IN_FLIGHT
-                for record in self.service.pages(
-                    path, key, {"limit": PAGE, "status": status}
-                )
-            ]
-        found = {
-            record["uuid"]: Migration(
-                uuid=record["uuid"],
-                server=record["instance_uuid"],
-                status=record["status"],
-                source=record.get("source_compute") or "",
-                target=record.get("dest_compute") or "",
+        return _migrations(self._get_migration_records()[0])
+
+    def _get_migration_records(self) -> tuple[list[service.Answer], bool]:
+        """Records of migrations, and whether those are all there are."""
+        answer = self.service.get(_MIGRATIONS, {"limit": PAGE})
+        if not answer.get("migrations_links"):
+            return answer.items_of("migrations"), True
+        return [
+            record
+            for status in _IN_FLIGHT
+            for record in self.service.pages(
+                _MIGRATIONS, "migrations", {"limit": PAGE, "status": status}
             )
+        ], False
+
+    def _get_changes(
+        self,
+        records: Iterable[Mapping[str, Any]],
+        whole: bool,
+        since: int | None,
+    ) -> tuple[model.Change, ...]:
+        """What migrations did to servers since then.
+
+        :param records: the records of migrations that are known
+        :param whole: whether there are no others
+        """
+        if since is None:
+            return ()
+        if not whole:
+            records = self.service.pages(
+                _MIGRATIONS,
+                "migrations",
+                {"limit": PAGE, "changes-since": _told_time(since)},
+            )
+        found = {
+            change
             for record in records
+            if (change := _change(record)) is not None
+            and (change.ended_at is None or change.ended_at >= since)
         }
-        return tuple(found[uuid] for uuid in sorted(found))
+        return tuple(sorted(found, key=model.Change.order))
+
+    def get_actions(self, uuid: str, since: int) -> tuple[model.Change, ...]:
+        """What else was done to a server since then, such as reboots.
+
+        :param since: in seconds since the epoch
+        :raises ServiceError: if Nova cannot be asked
+        """
+        path = f"/servers/{uuid}/os-instance-actions"
+        try:
+            records = self.service.items(path, "instanceActions")
+        except service.NotFound:
+            return ()
+        found = []
+        for record in records:
+            began = _epoch(record.get("start_time"))
+            ended = _epoch(record.get("updated_at"))
+            if (
+                record.get("action") in _DISTURBING
+                and began is not None
+                and (ended or began) >= since
+            ):
+                found.append(
+                    model.Change(
+                        instance=uuid,
+                        kind=record["action"],
+                        began_at=began,
+                        ended_at=ended,
+                    )
+                )
+        return tuple(sorted(found, key=model.Change.order))
 
     def _foreign(self, projects: set[str]) -> bool:
         """Whether one of the projects is not the user's own."""
@@ -482,6 +560,60 @@ def _check_visible(record: Mapping[str, Any]) -> None:
             cure="Grant Watcher's user the policy "
             "os_compute_api:os-flavor-extra-specs:index",
         )
+
+
+def _migrations(
+    records: Iterable[Mapping[str, Any]],
+) -> tuple[Migration, ...]:
+    """Each migration once, by uuid."""
+    found = {
+        record["uuid"]: Migration(
+            uuid=record["uuid"],
+            server=record["instance_uuid"],
+            status=record["status"],
+            source=record.get("source_compute") or "",
+            target=record.get("dest_compute") or "",
+        )
+        for record in records
+    }
+    return tuple(found[uuid] for uuid in sorted(found))
+
+
+def _change(record: Mapping[str, Any]) -> model.Change | None:
+    """What a migration did; None where its record tells no time."""
+    began = _epoch(record.get("created_at"))
+    if began is None:
+        return None
+    over = record["status"] in _OVER
+    # A resize is there as soon as it waits for its confirmation.
+    moved = record["status"] in _MOVED and record.get(
+        "source_compute"
+    ) != record.get("dest_compute")
+    return model.Change(
+        instance=record["instance_uuid"],
+        kind=record.get("migration_type") or "migration",
+        began_at=began,
+        ended_at=(_epoch(record.get("updated_at")) or began) if over else None,
+        moved=moved,
+        source=record.get("source_compute") or "",
+        target=record.get("dest_compute") or "",
+    )
+
+
+def _epoch(text: str | None) -> int | None:
+    """Seconds since the epoch of a time as Nova writes it, which is UTC."""
+    if not text:
+        return None
+    told = datetime.datetime.fromisoformat(text)
+    if told.tzinfo is None:
+        told = told.replace(tzinfo=datetime.UTC)
+    return int(told.timestamp())
+
+
+def _told_time(epoch: int) -> str:
+    """A time as Nova reads it."""
+    told = datetime.datetime.fromtimestamp(epoch, datetime.UTC)
+    return told.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _named_by(hints: Mapping[str, Any], name: str) -> frozenset[str]:

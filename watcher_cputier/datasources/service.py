@@ -12,7 +12,8 @@
 
 """Reading from an OpenStack API: retries, and errors that name their cure.
 
-A :class:`Service` wraps a keystoneauth adapter. It only ever sends GET (R95).
+A :class:`Service` wraps a keystoneauth adapter. It only ever sends GET (R95);
+who has to send a query by POST uses :meth:`Service.persist`.
 Refusals that may pass (409, 429, 500, 502, 503, 504, lost connections) are
 tried again a bounded number of times, after pauses that double as
 keystoneauth's own do. keystoneauth does not do it by itself here: it would
@@ -25,7 +26,7 @@ An answer knows what it is the answer to: whoever looks for a field that it
 lacks raises that error too (:class:`Answer`).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import dataclasses
 import functools
 import threading
@@ -137,6 +138,8 @@ class Service:
         self.tally = Tally()
         #: time.monotonic() after which nothing more is asked; None for ever
         self.deadline: float | None = None
+        #: how long one request may take
+        self.timeout_seconds: float = TIMEOUT_SECONDS
 
     @property
     def microversion(self) -> str | None:
@@ -192,7 +195,7 @@ class Service:
         """
         response = self._ask(path, params, self._older_than(before))
         if response.status_code != 200:
-            raise self._refused(path, response)
+            raise self.refused(f"GET {path}", response)
         where = f"{self.name} GET {path}"
         try:
             document = response.json(
@@ -226,20 +229,35 @@ class Service:
 
         :raises ServiceError: if the last try brought none
         """
+        return self.persist(
+            f"GET {path}",
+            lambda timeout: self._adapter.get(
+                path,
+                params=dict(params or {}),
+                microversion=microversion,
+                raise_exc=False,
+                connect_retries=0,
+                status_code_retries=0,
+                timeout=timeout,
+            ),
+        )
+
+    def persist(
+        self, request: str, send: Callable[[float], requests.Response]
+    ) -> requests.Response:
+        """Send something that only reads until it is answered.
+
+        :param request: method and path
+        :param send: sends it once and waits for so many seconds
+        :returns: the answer of the last try, whatever it is
+        :raises ServiceError: if the last try brought none
+        """
         for retry in range(RETRIES + 1):
             response, failure = None, None
             started = time.monotonic()
-            timeout = self._patience(path, started)
+            timeout = self._patience(request, started)
             try:
-                response = self._adapter.get(
-                    path,
-                    params=dict(params or {}),
-                    microversion=microversion,
-                    raise_exc=False,
-                    connect_retries=0,
-                    status_code_retries=0,
-                    timeout=timeout,
-                )
+                response = send(timeout)
             except (
                 ksa_exceptions.ClientException,
                 sdk_exceptions.SDKException,
@@ -252,14 +270,12 @@ class Service:
                 break
             if self.deadline is not None and now + pause >= self.deadline:
                 if isinstance(failure, ksa_exceptions.ConnectTimeout):
-                    raise self._out_of_time(path) from failure
+                    raise self._out_of_time(request) from failure
                 break
             time.sleep(pause)
         if response is None:
             assert failure is not None
-            raise self.unreachable(
-                f"GET {path}", failure, timeout
-            ) from failure
+            raise self.unreachable(request, failure, timeout) from failure
         return response
 
     def _older_than(self, before: str | None) -> str | None:
@@ -271,7 +287,7 @@ class Service:
             return self.microversion
         return f"{major}.{minor - 1}"
 
-    def _patience(self, path: str, now: float) -> float:
+    def _patience(self, request: str, now: float) -> float:
         """Seconds that a try may take within the time budget.
 
         Half of what is left, so that there may be another one.
@@ -279,17 +295,17 @@ class Service:
         :raises OutOfTime: if nothing is left
         """
         if self.deadline is None:
-            return TIMEOUT_SECONDS
+            return self.timeout_seconds
         left = self.deadline - now
         if left <= 0:
-            raise self._out_of_time(path)
-        return min(TIMEOUT_SECONDS, left, max(1.0, left / 2))
+            raise self._out_of_time(request)
+        return min(self.timeout_seconds, left, max(1.0, left / 2))
 
-    def _out_of_time(self, path: str) -> "OutOfTime":
+    def _out_of_time(self, request: str) -> "OutOfTime":
         return OutOfTime(
             "the time budget for reading the cloud is used up "
             f"({self.name} so far: {self.tally})",
-            where=f"{self.name} GET {path}",
+            where=f"{self.name} {request}",
             cure="Raise [cputier] read_timeout_seconds, or find out what "
             "is slow",
         )
@@ -362,11 +378,12 @@ class Service:
                 )
             query["marker"] = marker
 
-    def _refused(
-        self, path: str, response: requests.Response
+    def refused(
+        self, request: str, response: requests.Response
     ) -> errors.ServiceError:
+        """What an answer other than 200 means, in an operator's words."""
         status = response.status_code
-        request = f"GET {path}"
+        path = request.partition(" ")[2]
         if status == 404:
             return NotFound("not found", where=f"{self.name} {request}")
         if status == 400:

@@ -40,6 +40,7 @@ do hosts that its servers hold allocations on.
 """
 
 from collections.abc import Iterable, Mapping
+import dataclasses
 
 from watcher_cputier import accounting
 from watcher_cputier import model
@@ -157,6 +158,8 @@ def assemble(
     mode: str = "auto",
     shares_class: str | None = None,
     failure_domain_key: str = "",
+    shares_rule: model.SharesRule | None = None,
+    taken_at: int | None = None,
 ) -> model.Cluster:
     """Put the answers together; pure, whatever order they came in.
 
@@ -165,6 +168,8 @@ def assemble(
         of its own
     :param failure_domain_key: metadata of aggregates that names what fails
         together
+    :param shares_rule: what weights domains have
+    :param taken_at: when it was read, in seconds since the epoch
     """
     # A class on hosts that the audit does not look at judges nothing.
     roots = {c.uuid for c in cloud.computes} & scope.hosts
@@ -175,7 +180,7 @@ def assemble(
         for name in provider.inventories
     )
     counting = accounting.choose(tiers, present, mode, shares_class)
-    return _Assembly(
+    made = _Assembly(
         scope,
         cloud,
         providers,
@@ -184,6 +189,15 @@ def assemble(
         default_tier,
         failure_domain_key,
     ).cluster()
+    uuids = {one.uuid for one in made.instances} if cloud.changes else ()
+    return dataclasses.replace(
+        made,
+        shares_rule=shares_rule or model.SharesRule(),
+        changes=tuple(
+            change for change in cloud.changes if change.instance in uuids
+        ),
+        taken_at=taken_at,
+    )
 
 
 class _Assembly:
@@ -325,6 +339,7 @@ class _Assembly:
             disabled_reason=compute.disabled_reason,
             hypervisor_type=compute.hypervisor_type,
             hypervisor_version=compute.hypervisor_version,
+            vcpus=compute.vcpus,
             zone=compute.zone,
             failure_domain=self.domain_of_host.get(compute.name, compute.zone),
             in_scope=in_scope

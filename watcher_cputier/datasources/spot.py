@@ -110,6 +110,7 @@ def get_cluster(
         mode="classes" if shares_class is None else "shares",
         shares_class=shares_class,
         failure_domain_key=catalogue.failure_domain_key,
+        shares_rule=catalogue.shares_rule,
     )
 
 

@@ -52,7 +52,7 @@ class TierCompliance(efficacy_base.EfficacySpecification):
     """What a solution of the goal reports, per configured tier too."""
 
     def get_indicators_specifications(self) -> list[TierIndicator]:
-        """All quota indicators.
+        """All indicators, of quotas and of starvation.
 
         Watcher asks for them when it starts. A wrong tier section must not
         keep it from serving other goals: it is logged here, and fails each
@@ -67,6 +67,7 @@ class TierCompliance(efficacy_base.EfficacySpecification):
             TierIndicator(indicator)
             for indicator in (
                 *indicators.QUOTA,
+                *indicators.STARVATION,
                 *(i for tier in tiers for i in indicators.of_tier(tier.name)),
             )
         ]
@@ -95,7 +96,8 @@ class ContinuousSLOCompliance(base.Goal):
     """Deterministic CPU SLO
 
     Every CPU service tier gets the share of its hosts that it was sold: no
-    host holds more units of a tier than its quota.
+    host holds more units of a tier than its quota, and no instance is starved
+    of what its tier promises.
     """
 
     @classmethod

@@ -64,13 +64,30 @@ QUOTA: tuple[Indicator, ...] = (
         name="migrations_lower_bound",
         unit=None,
         description="No plan removes as much excess with fewer migrations; "
-        "with `mix_tiers`, and none then mixes as well with fewer.",
+        "with `mix_tiers`, and none then mixes as well with fewer. Those "
+        "that relieve starvation are not bounded.",
     ),
     Indicator(
         name="instances_unresolved",
         unit=None,
         description="Instances that would still have to leave a host over "
         "quota and cannot.",
+    ),
+)
+
+
+STARVATION: tuple[Indicator, ...] = (
+    Indicator(
+        name="instances_starved_before",
+        unit=None,
+        description="Instances that do not get the share that their tier "
+        "promises, before the plan.",
+    ),
+    Indicator(
+        name="instances_starved_after",
+        unit=None,
+        description="Instances that are expected not to get the share that "
+        "their tier promises, after the plan.",
     ),
 )
 
@@ -88,9 +105,9 @@ def of_tier(tier: str) -> tuple[Indicator, ...]:
 
 
 def values(plan: planner.Plan, tiers: Iterable[str]) -> dict[str, int]:
-    """The quota indicators of a plan, by name.
+    """The indicators of a plan, by name.
 
-    Units over a tier's quota and over that of all tiers together
+    Those of starvation are left out where nobody was judged. Units over a tier's quota and over that of all tiers together
     (single-class mode) are the same units: each host counts the larger sum.
     """
     tiers = tuple(tiers)
@@ -108,6 +125,9 @@ def values(plan: planner.Plan, tiers: Iterable[str]) -> dict[str, int]:
         before, after = of_tier(tier)
         found[before.name] = _units(plan.excess_before, tier)
         found[after.name] = _units(plan.excess_after, tier)
+    if plan.relief is not None and not plan.relief.abstained:
+        found["instances_starved_before"] = len(plan.relief.before)
+        found["instances_starved_after"] = len(plan.relief.after)
     return found
 
 

@@ -27,31 +27,39 @@ exhaustive     all reachable states of a few hosts
 neighbourhoods parts of a cluster, and the hosts around a lock
 certificate    bounds of accounts put together
 planning       attempts, the cut, the plan for quotas
-mixing         even shares, and the plan of an audit
+relief         starved instances that a migration helps
+cooldown       who has moved so recently that it stays
+mixing         even shares
+concerns       the plan of an audit: quotas, starvation, mixing
 ==============  ========================================================
 """
 
 from collections.abc import Iterable, Mapping
 
 from watcher_cputier.planner import books
+from watcher_cputier.planner import concerns
 from watcher_cputier.planner import mixing
 from watcher_cputier.planner import values
 
 MIXING = values.MIXING
 QUOTA = values.QUOTA
+STARVATION = values.STARVATION
 Books = books.Books
 Displacement = values.Displacement
 Migration = values.Migration
 Mixing = values.Mixing
 Plan = values.Plan
+Prediction = values.Prediction
 Refusal = values.Refusal
 Relaxation = values.Relaxation
+Relief = values.Relief
+Remedy = values.Remedy
 Suggestion = values.Suggestion
 Spread = values.Spread
 Unresolved = values.Unresolved
 account_of_mixing = mixing.account
-hosts_to_detail = mixing.hosts_to_detail
-plan = mixing.plan
+hosts_to_detail = concerns.hosts_to_detail
+plan = concerns.plan
 
 
 def excess_units(

@@ -81,12 +81,17 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Part:
-    """Some instances of one kind that leave together or stay, in a block."""
+    """Some instances of one kind that leave together or stay, in a block.
+
+    :param place: where a row of the block is among ``rows``; -1: it is not.
+        None where they are all of them
+    """
 
     kind: int
     instances: int
     rows: Index | slice
     width: int
+    place: Index | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -147,10 +152,14 @@ class HostTypes:
         types, type_of, hosts = np.unique(
             rows, axis=0, return_inverse=True, return_counts=True
         )
-        # The widest tables last, so that blocks are of one width.
+        # Hosts that take the same, so that blocks have few parts; the widest
+        # tables last, so that blocks are of one width.
         kinds = len(covering.sizes)
         reach = types[:, 1 : kinds + 1] @ covering.sizes
-        order = np.argsort(reach, kind="stable")
+        _, alike = np.unique(
+            types[:, kinds + 1 :], axis=0, return_inverse=True
+        )
+        order = np.lexsort((reach, alike.reshape(-1)))
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
         types = types[order]
@@ -424,14 +433,15 @@ def _parts(movable: Units, sizes: Units) -> list[_Part]:
             reach += half * sizes[kind]
             for instances in np.unique(half[half > 0]).tolist():
                 rows = np.flatnonzero(half == instances)
-                parts.append(
-                    _Part(
-                        kind,
-                        instances,
-                        slice(None) if len(rows) == len(half) else rows,
-                        int(reach[rows].max()) + 1,
+                width = int(reach[rows].max()) + 1
+                if len(rows) == len(half):
+                    parts.append(
+                        _Part(kind, instances, slice(None), width, None)
                     )
-                )
+                    continue
+                place = np.full(len(half), -1)
+                place[rows] = np.arange(len(rows))
+                parts.append(_Part(kind, instances, rows, width, place))
             left -= half
     return parts
 
@@ -462,22 +472,26 @@ class _Table:
         """(P, K) which instances free so many units of a row."""
         out = np.zeros((len(rows), len(sizes)), np.int64)
         left = freed.copy()
-        place = np.full(len(self.costs), -1)
+        every = len(rows) == len(self.costs) and bool(
+            (rows == np.arange(len(rows))).all()
+        )
         for part, better in zip(
             reversed(self.parts), reversed(self.chosen), strict=True
         ):
             shift = part.instances * int(sizes[part.kind])
-            if isinstance(part.rows, slice):
-                mine = rows
+            if every and not isinstance(part.rows, slice):
+                which = part.rows
+                mine = np.arange(len(which))
             else:
-                place[:] = -1
-                place[part.rows] = np.arange(len(part.rows))
-                mine = place[rows]
-            at = left - shift
-            taken = (mine >= 0) & (at >= 0) & (at < better.shape[1])
+                mine = rows if part.place is None else part.place[rows]
+                which = np.flatnonzero(mine >= 0)
+                mine = mine[which]
+            at = left[which] - shift
+            taken = (at >= 0) & (at < better.shape[1])
             taken[taken] = better[mine[taken], at[taken]]
-            out[taken, part.kind] += part.instances
-            left = np.where(taken, at, left)
+            which = which[taken]
+            out[which, part.kind] += part.instances
+            left[which] = at[taken]
         return out
 
 

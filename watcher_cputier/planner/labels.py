@@ -54,6 +54,13 @@ NEVER = 2**20
 _DEPTH = 8
 _TRIES = 4
 _EFFORT = 8
+# Hosts that are put in order at a time.
+_FIRST = 16
+# In a cloud of so many hosts labels are looked at again after some victims.
+_LARGE = 2000
+_TURNS = 8
+# Hosts whose tables are small enough to be made in one go.
+_FEW = 64
 # A kind that failed so often is left alone until the next sweep.
 _PATIENCE = 5
 _NODES = 4000
@@ -95,6 +102,17 @@ class Tables:
         self._by_size = {
             size: [k for k in kinds if k.units == size] for size in self._sizes
         }
+        self._indices = {
+            size: np.array([k.index for k in found], dtype=np.intp)
+            for size, found in self._by_size.items()
+        }
+        # The columns that some kind of a size asks for.
+        self._asked = {
+            size: np.flatnonzero(
+                problem.demands[found].any(axis=0)
+            ).tolist()
+            for size, found in self._indices.items()
+        }
         self._most = max(demands, default=0) // self._scale
         hosts = len(problem.hosts)
         # Per size: what smaller instances can make room for, (H, U + 1).
@@ -103,6 +121,7 @@ class Tables:
             k.index: np.full(hosts, NEVER, dtype=np.int32) for k in kinds
         }
         self._everywhere = np.arange(hosts)
+        self._everything = np.arange(self._most + 1)
         # The account's own columns: its quota, and its class where it has
         # one of its own.
         own = {self._column}
@@ -126,8 +145,8 @@ class Tables:
         now = len(state.changes)
         if self._read == now:
             return
-        direct = state.targets > 0
-        if direct[self._mine].all():
+        direct = (state.targets > 0).tolist()
+        if all(direct[index] for index in self._mine):
             if (self._labels[self._mine] != 1).any():
                 self._labels[self._mine] = 1
                 self.version += 1
@@ -145,7 +164,7 @@ class Tables:
             self.version += 1
 
     def _sweep(
-        self, rows: npt.NDArray[np.intp], direct: npt.NDArray[np.bool_]
+        self, rows: npt.NDArray[np.intp], direct: Sequence[bool]
     ) -> bool:
         """Fill the tables of some hosts, from the smallest size up.
 
@@ -162,21 +181,27 @@ class Tables:
             else:
                 self._table[size][rows] = best
             another = False
+            full = [k for k in self._by_size[size] if not direct[k.index]]
+            if full:
+                found = self._ejection_costs(full, rows, best)
             for kind in self._by_size[size]:
-                label = 1
-                if not direct[kind.index]:
-                    costs = self._costs[kind.index]
-                    costs[rows] = self._ejection_costs(kind, rows, best)
+                if direct[kind.index]:
+                    another |= self._labels[kind.index] != 1
+                    self._labels[kind.index] = 1
+            for kind, ejections in zip(full, found if full else (), strict=True):
+                costs = self._costs[kind.index]
+                costs[rows] = ejections
+                label = min(NEVER, int(costs.min(initial=NEVER)) + 1)
+                if label == self._labels[kind.index]:
+                    continue
+                if not everywhere:
+                    # Its costs elsewhere may be older than its room.
+                    costs[:] = self._ejection_costs(
+                        [kind], self._everywhere, self._table[size]
+                    )[0]
                     label = min(NEVER, int(costs.min(initial=NEVER)) + 1)
-                if label != self._labels[kind.index]:
-                    if not direct[kind.index] and not everywhere:
-                        # Its costs elsewhere may be older than its room.
-                        costs[:] = self._ejection_costs(
-                            kind, self._everywhere, self._table[size]
-                        )
-                        label = min(NEVER, int(costs.min(initial=NEVER)) + 1)
-                    another |= label != self._labels[kind.index]
-                    self._labels[kind.index] = label
+                another |= label != self._labels[kind.index]
+                self._labels[kind.index] = label
             changed |= another
             if size == self._sizes[-1]:
                 break
@@ -194,59 +219,83 @@ class Tables:
     ) -> npt.NDArray[np.int32]:
         """The table with instances of one more size to leave."""
         step = size // self._scale
-        groups: dict[int, list[int]] = {}
-        for kind in self._by_size[size]:
-            label = int(self._labels[kind.index])
-            if label < NEVER:
-                groups.setdefault(label, []).append(kind.index)
-        best = best.copy()
-        counts = self._state.counts
-        for label in sorted(groups):
-            columns = groups[label]
-            have = counts[rows, columns[0]].copy()
-            for column in columns[1:]:
-                have += counts[rows, column]
-            for copy in range(1, -(-self._most // step) + 1):
-                some = np.flatnonzero(have >= copy)
+        columns = self._indices[size]
+        labels = self._labels[columns]
+        counts = self._state.counts[rows]
+        if len(rows) > _FEW:
+            best = best.copy()
+        for label in sorted(set(labels.tolist()) - {NEVER}):
+            have = counts[:, columns[labels == label]].sum(axis=1)
+            np.minimum(have, -(-self._most // step), out=have)
+            most = int(have.max(initial=0))
+            if not most:
+                continue
+            if len(rows) <= _FEW:
+                # Every number of them at once.
+                numbers = np.arange(most + 1)
+                before = np.maximum(
+                    self._everything - (numbers * step)[:, None], 0
+                )
+                freed = best[:, before]
+                freed += (numbers * label).astype(np.int32)[:, None]
+                freed[numbers > have[:, None]] = NEVER
+                best = freed.min(axis=1)
+                continue
+            # Any number of them is a sum of 1, 2, 4, ... and a rest.
+            together = 1
+            while True:
+                some = np.flatnonzero(have > 0)
                 if not len(some):
                     break
+                taken = np.minimum(have[some], together)
+                have[some] -= taken
+                before = self._everything - (taken * step)[:, None]
                 part = best[some]
-                freed = np.full_like(part, label)
-                freed[:, step:] += part[:, : max(0, part.shape[1] - step)]
-                np.minimum(part, freed, out=part)
-                best[some] = part
+                freed = np.take_along_axis(part, np.maximum(before, 0), axis=1)
+                freed += (taken * label)[:, None]
+                best[some] = np.minimum(part, freed, out=part)
+                together *= 2
         return best
 
     def _ejection_costs(
         self,
-        kind: problems.Kind,
+        kinds: Sequence[problems.Kind],
         rows: npt.NDArray[np.intp],
         best: npt.NDArray[np.int32],
     ) -> npt.NDArray[np.int32]:
-        """Migrations that make room for one of a kind, per host."""
+        """Migrations that make room for one of each kind, per host.
+
+        :param kinds: of one size
+        :returns: (kinds, rows)
+        """
         state = self._state
         problem = state.problem
-        found = np.full(len(rows), NEVER, dtype=np.int32)
-        accepts = problem.all_accepts[kind.index, rows] & state.open[rows]
+        found = np.full((len(kinds), len(rows)), NEVER, dtype=np.int32)
+        indices = [kind.index for kind in kinds]
+        columns = self._asked[kinds[0].units]
+        accepts = problem.all_accepts[indices]
+        if len(rows) < len(self._everywhere):
+            accepts = accepts[:, rows]
+        accepts &= state.open[rows]
         if not accepts.any():
             return found
-        room = state.room[rows]
-        short = np.zeros(len(rows), dtype=np.int64)
-        for column in self._own:
-            short = np.maximum(short, kind.demand[column] - room[:, column])
+        demands = problem.demands[indices]
+        short = np.zeros(found.shape, dtype=np.int64)
+        enough = accepts.copy()
+        for column in columns:
+            lack = demands[:, column, None] - state.room[rows, column]
+            if column in self._own:
+                np.maximum(short, lack, out=short)
+            else:
+                enough &= (lack <= 0) | (demands[:, column, None] == 0)
         units = -(-short // self._scale)
-        others = [
-            column
-            for column in np.flatnonzero(kind.demand)
-            if column not in self._own
-        ]
-        enough = accepts & (room[:, others] >= kind.demand[others]).all(axis=1)
-        able = enough & (units <= self._most) & (short > 0)
-        which = np.flatnonzero(able)
-        found[which] = best[which, units[which]]
-        lacking = np.flatnonzero(accepts & ~enough)
-        if len(lacking):
-            found[lacking] = self._single(kind, rows[lacking])
+        at, which = np.nonzero(enough & (units <= self._most) & (short > 0))
+        found[at, which] = best[which, units[at, which]]
+        accepts &= ~enough
+        if accepts.any():
+            for i, kind in enumerate(kinds):
+                lacking = np.flatnonzero(accepts[i])
+                found[i, lacking] = self._single(kind, rows[lacking])
         return found
 
     def _single(
@@ -273,13 +322,18 @@ class Tables:
         """
         if self._state.targets[kind.index] or not self._table:
             return
-        costs = self._costs[kind.index]
-        rows = np.flatnonzero(costs < NEVER)
-        if not len(rows):
-            return
-        scores = self._state.scores(kind)[rows]
-        for at in np.lexsort((rows, -scores, costs[rows])):
-            yield int(rows[at])
+        # Nothing moves for good between two of them.
+        costs = self._costs[kind.index].copy()
+        scores = self._state.scores(kind).copy()
+        while len(costs) and (least := int(costs.min())) < NEVER:
+            rows = np.flatnonzero(costs == least)
+            if len(rows) > _FIRST:
+                # Few are asked for: the best of them will do.
+                best = np.partition(scores[rows], -_FIRST)[-_FIRST]
+                rows = rows[scores[rows] >= best]
+            costs[rows] = NEVER
+            for at in np.lexsort((rows, -scores[rows])):
+                yield int(rows[at])
 
 
 def ejectable(
@@ -385,14 +439,20 @@ class Search:
         self._failures = {}
         tables.refresh()
         queue = _Queue()
-        for host in range(len(state.problem.hosts)):
+        column = state.problem.column["quota", account]
+        for host in np.flatnonzero(state.room[:, column] < 0).tolist():
             self._choose(queue, host, account)
+        turn = 0
+        patience = _TURNS if len(state.problem.hosts) >= _LARGE else 1
         while queue.waiting:
             if self._expired() or self._full():
                 self.cut = True
                 break
             host, kind = queue.pop()
-            tables.refresh()
+            # A few victims change little in a large cloud.
+            if turn % patience == 0:
+                tables.refresh()
+            turn += 1
             if queue.chosen[host][0] != tables.version:
                 # By other labels, others may be the cheapest to leave.
                 self._choose(queue, host, account)
@@ -599,8 +659,7 @@ class Search:
 
         In all of them: what makes room may go where the kind may not.
         """
-        room = np.maximum(self.state.room, 0).sum(axis=0)
-        return bool((room >= kind.demand).all())
+        return bool((self.state.free >= kind.demand).all())
 
     def _make_room(
         self,

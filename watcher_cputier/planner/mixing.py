@@ -39,8 +39,9 @@ instances of at most this size. Without it four instances of 16 units on one
 of eight hosts would stay there, for the mean is 8 and no host could take one.
 
 A soft quota is never above the quota, so that no quota is broken on the way.
-Nobody moves whom the migrations for quotas have moved, and where those were
-cut by ``max_migrations`` or by the time, mixing waits.
+Nobody moves whom the migrations for quotas or starvation have moved, or who
+cools down from an earlier move, and where those were cut by
+``max_migrations`` or by the time, mixing waits.
 
 Moving units does not change even shares. A plan that brings all hosts below
 theirs is therefore followed by an empty one; where it cannot, each further
@@ -58,6 +59,7 @@ from watcher_cputier import parameters
 from watcher_cputier.constraints import capacity
 from watcher_cputier.planner import books as bookkeeping
 from watcher_cputier.planner import certificate
+from watcher_cputier.planner import cooldown
 from watcher_cputier.planner import planning
 from watcher_cputier.planner import prices
 from watcher_cputier.planner import problem as problems
@@ -65,33 +67,33 @@ from watcher_cputier.planner import values
 
 # Spreads are told, and compared, to this many decimals.
 _DECIMALS = 6
-_SETTLED = "moved by the migrations for quotas"
+SETTLED = "moved by the migrations for quotas"
 
 Bases = Mapping[str, Mapping[str, int]]
 """{tier: {host: units that its share is in proportion to}}"""
 
 
-def plan(
+def added(
     cluster: model.Cluster,
     diagnosis: diagnosing.Diagnosis,
     params: parameters.Parameters,
+    found: values.Plan,
     extensions: constraints.Extensions | None = None,
     expired: Callable[[], bool] = prices.never,
 ) -> values.Plan:
-    """Plan the migrations of one audit: for quotas, then for mixing.
+    """A plan with migrations that even out the tiers added to it.
 
+    Who has moved recently, in this plan or before it, stays.
+
+    :param found: the plan for what comes before mixing
     :param extensions: further rules and rankers that the operator switched
         on
     :param expired: whether the time for searching is over; the best safe
         plan so far is returned then, and says so
-    :returns: a plan; empty where nothing is to be done
     """
-    found = values.Plan()
-    if params.enforce_quota:
-        found = planning.plan(cluster, diagnosis, params, extensions, expired)
-    if not params.mix_tiers:
-        return found
-    start = after(cluster, found.migrations, settled=_SETTLED)
+    start = cooldown.kept(
+        after(cluster, found.migrations, settled=SETTLED), params
+    )
     bases = _bases(cluster, diagnosis)
     spread = _spreads(start, bases)
     shares = _shares(start, diagnosis, params, bases)
@@ -146,7 +148,7 @@ def account(
     :param plan: one that mixes; what was left out of it is deferred
     """
     assert plan.mixing is not None
-    first = [m for m in plan.migrations if m.concern == values.QUOTA]
+    first = [m for m in plan.migrations if m.concern != values.MIXING]
     start = after(cluster, first)
     end = after(cluster, plan.migrations)
     bases = _bases(cluster, diagnosis)
@@ -237,6 +239,10 @@ def _shares(
         for host, units in hosts.items():
             fair = -(-held * units * factor // whole)
             found[host, tier] = min(units, max(fair, granule))
+    for excess in diagnosis.lent:
+        # What is lent stays.
+        if (excess.host, excess.tier) in found:
+            found[excess.host, excess.tier] = excess.held
     return found
 
 
@@ -450,7 +456,7 @@ def _joined(
         migrations=(*found.migrations, *_for_mixing(made.migrations)),
         deferred=tuple(_for_mixing(made.deferred)),
         unresolved=tuple(
-            _shortened(item, left[item.host, item.tier], moved)
+            shortened(item, left[item.host, item.tier], moved)
             for item in found.unresolved
             if left[item.host, item.tier]
         ),
@@ -471,7 +477,7 @@ def _for_mixing(
     )
 
 
-def _shortened(
+def shortened(
     item: values.Unresolved, units: int, moved: set[str]
 ) -> values.Unresolved:
     """What is left of an excess some of which mixing has removed."""

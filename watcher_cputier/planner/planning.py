@@ -43,6 +43,7 @@ from watcher_cputier import weigher
 from watcher_cputier.planner import certificate
 from watcher_cputier.planner import exact
 from watcher_cputier.planner import exhaustive
+from watcher_cputier.planner import guarding
 from watcher_cputier.planner import joint
 from watcher_cputier.planner import labels
 from watcher_cputier.planner import neighbourhoods
@@ -62,6 +63,14 @@ _ATTEMPTS = 2
 # A cloud of so many hosts is large; a plan so near its bound is left as it is.
 _LARGE = 2000
 _NEAR = 0.005
+# Bounds of a large cloud are not improved for less than this part of a plan.
+_TELLING = 0.001
+# Attempts that keep to prices: by which part of them targets are guarded, and
+# how many times they count for victims.
+_GUARDS = ((1.0, 0.0), (1.0, 1.0), (0.9, 1.8))
+# From which waste on migrations are found anew, and how far around.
+_REPAIRS = ((0.3, 0), (0.05, 0), (0.3, 1), (0.05, 1))
+_MOST_REPAIRS = 12
 # Hosts whose rejections are told one by one, for each kind that stays.
 _TOLD_HOSTS = 200
 
@@ -122,6 +131,8 @@ class Planning:
         self.expired = expired
         self._start = states.State(problem)
         self._bounds: dict[tuple[str, int], prices.Bound] = {}
+        # What bounds were looked for from.
+        self._started: set[tuple[str, int, bytes]] = set()
         self._residuals: dict[str, int] = {}
         self._proven: exhaustive.Outcome | None = None
         self._settled: tuple[Step, ...] = ()
@@ -165,6 +176,7 @@ class Planning:
             best = self._jointly(best)
         if self._joint is None:
             best = self._dearly(best, first)
+            best = self._guardedly(best, first.highest)
         if (
             any(best.left.values())
             and not self.expired()
@@ -199,13 +211,92 @@ class Planning:
             troubled |= search.troubled
             if found.rank < best.rank:
                 best = found
-        if self._crowded or self.expired():
+        if self._crowded or self.expired() or not exact.available():
             return best
         if self._gap(best, highest) is not None:
             other = self._exactly(best)
             if other is not None and other.rank < best.rank:
                 best = other
         return best
+
+    def _guardedly(self, best: Attempt, highest: labels.Labels) -> Attempt:
+        """Attempts that keep to the prices, and what is wasteful anew."""
+        if self._crowded or any(best.left.values()) or self._close(best):
+            return best
+        over = [account for account in self.over if account.faithful]
+        if any((a.name, 0) not in self._bounds for a in over):
+            return best
+        worth = {a.name: self._bounds[a.name, 0].prices for a in over}
+        dear = np.zeros(len(self.problem.kinds))
+        for account in over:
+            found = account.spread(worth[account.name], len(dear))
+            dear = np.maximum(dear, found)
+        for share, times in _GUARDS:
+            if self.expired() or self._gap(best, highest) is None:
+                return best
+            state = guarding.Guarded(
+                self.problem, over, {n: share * p for n, p in worth.items()}
+            )
+            self._settle(state)
+            floors = 1 + np.floor(times * dear + 1e-6).astype(np.int64)
+            search = labels.Search(state, floors=floors, expired=self.expired)
+            search.run()
+            made = self._attempt(state, search.cut)
+            best = min(best, made, key=lambda a: a.rank)
+        state = guarding.Guarded(self.problem, over, worth)
+        turn = rounds = 0
+        while turn < len(_REPAIRS) and rounds < _MOST_REPAIRS:
+            if self.expired() or self._gap(best, highest) is None:
+                return best
+            made = self._repaired(state, best, worth, *_REPAIRS[turn])
+            rounds += 1
+            turn += 1
+            if made.rank < best.rank:
+                best, turn = made, 0
+        return best
+
+    def _repaired(
+        self,
+        state: states.State,
+        best: Attempt,
+        worth: Mapping[str, npt.NDArray[np.float64]],
+        least: float,
+        wider: int,
+    ) -> Attempt:
+        """What touches wasteful hosts is taken back, and found anew.
+
+        :param least: waste of a host that counts as wasteful
+        :param wider: how often the hosts of what is taken back are added
+        """
+        waste = np.zeros(len(self.problem.hosts))
+        moves = [(instance, target) for instance, target, _ in best.steps]
+        for account in self.over:
+            if account.name in worth:
+                waste += guarding.wastes(
+                    self.problem, account, worth[account.name], moves
+                )
+        wasteful = set(np.flatnonzero(waste > least).tolist())
+        rows = self.problem.host_index
+        touched = [
+            (
+                bundle,
+                {target for _, target, _ in bundle.steps}
+                | {rows[instance.host] for instance, _, _ in bundle.steps},
+            )
+            for bundle in self._bundles(best.steps)
+        ]
+        for _ in range(wider):
+            wasteful = wasteful.union(
+                *(hosts for _, hosts in touched if hosts & wasteful)
+            )
+        kept = [bundle for bundle, hosts in touched if not hosts & wasteful]
+        for instance, target, parking in self._replayed(kept, None):
+            state.move(instance, target, parking=parking)
+        search = labels.Search(state, expired=self.expired)
+        search.run()
+        made = self._attempt(state, search.cut)
+        state.undo(0)
+        return made
 
     def _attempt(self, state: states.State, cut: bool = False) -> Attempt:
         last = {m.instance.uuid: i for i, m in enumerate(state.moves)}
@@ -242,10 +333,13 @@ class Planning:
         short = False
         for account in self.over:
             left = best.left[account.name]
+            enough = self._moves_of(best, account.name)
+            if len(self.problem.hosts) >= _LARGE:
+                enough -= int(enough * _TELLING)
             bound = self._bound(
                 account,
                 left,
-                self._moves_of(best, account.name),
+                enough,
                 account.gathered(highest) - 1,
             )
             bounds[account.name] = bound.value
@@ -272,6 +366,11 @@ class Planning:
         known = self._bounds.get(key)
         if known is not None and (start is None or known.value >= enough):
             return known
+        if start is not None:
+            begin = (*key, np.asarray(start, dtype=float).tobytes())
+            if begin in self._started:
+                return self._bounds[key]
+            self._started.add(begin)
         found = certificate.migrations(
             account,
             left,
@@ -500,6 +599,21 @@ class Planning:
         state.undo(0)
         return steps
 
+    def _come_to(self, steps: list[Step]) -> states.State:
+        """The state after these migrations, on from what it shares with
+        them.
+        """
+        state = self._start
+        shared = 0
+        for move, step in zip(state.moves, steps, strict=False):
+            if (move.instance.uuid, move.target) != (step[0].uuid, step[1]):
+                break
+            shared += 1
+        state.undo(shared)
+        for instance, target, parking in steps[shared:]:
+            state.move(instance, target, parking=parking)
+        return state
+
     # The plan
 
     def _written(
@@ -517,7 +631,8 @@ class Planning:
         told = self._migrations(self._followed(chosen, rest), len(chosen))
         migrations, deferred = told[: len(chosen)], told[len(chosen) :]
         after = self._after(chosen, before)
-        unresolved = self._unresolved(whole)
+        unresolved = tuple(self._unresolved(whole))
+        self._start.undo(0)
         cut_off = bool(rest)
         residual = {}
         for account in self.over:
@@ -536,7 +651,7 @@ class Planning:
         return values.Plan(
             migrations=tuple(migrations),
             deferred=tuple(deferred),
-            unresolved=tuple(unresolved),
+            unresolved=unresolved,
             lower_bound=self._lower_bound(before, after, len(migrations)),
             residual_bound=residual_bound,
             relief_bound=(
@@ -562,24 +677,20 @@ class Planning:
     def _after(
         self, steps: list[Step], before: Mapping[tuple[str, str], int]
     ) -> dict[tuple[str, str], int]:
-        state = self._start
-        for instance, target, parking in steps:
-            state.move(instance, target, parking=parking)
-        after = {
+        state = self._come_to(steps)
+        return {
             (host, account): state.excess(
                 self.problem.host_index[host], account
             )
             for host, account in before
         }
-        state.undo(0)
-        return after
 
     def _followed(self, chosen: list[Step], rest: list[Step]) -> list[Step]:
         """What is chosen, and the rest where that still finds its room."""
-        state = self._start
+        if not rest:
+            return chosen
+        state = self._come_to(chosen)
         steps = list(chosen)
-        for instance, target, parking in chosen:
-            state.move(instance, target, parking=parking)
         for instance, target, parking in rest:
             if state.rejection(instance, target) is None:
                 state.move(instance, target, parking=parking)
@@ -616,7 +727,6 @@ class Planning:
                     relief=relief,
                 )
             )
-        state.undo(0)
         excesses = {
             (e.host, e.tier): e for e in self.problem.diagnosis.excesses
         }
@@ -697,9 +807,7 @@ class Planning:
     # What stays
 
     def _unresolved(self, steps: list[Step]) -> Iterator[values.Unresolved]:
-        state = self._start
-        for instance, target, parking in steps:
-            state.move(instance, target, parking=parking)
+        state = self._come_to(steps)
         moved = {instance.uuid for instance, _, _ in steps}
         told: dict[int, Mapping[str, constraints.Rejection]] = {}
         cluster = self.problem.cluster
@@ -731,7 +839,6 @@ class Planning:
                 ),
                 refusals=refusals,
             )
-        state.undo(0)
 
     def _refusal(
         self,

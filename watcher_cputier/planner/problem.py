@@ -130,6 +130,9 @@ class Problem:
     def _collect(self) -> None:
         found: dict[tuple[object, ...], list[model.Instance]] = {}
         flavors = _Interned()
+        sources = {
+            host.name: host_traits_of_a_source(host) for host in self.hosts
+        }
         for instance in sorted(
             self.cluster.instances, key=lambda i: i.sort_key
         ):
@@ -141,7 +144,11 @@ class Problem:
             if rejection is not None:
                 self.rejected[instance.uuid] = rejection
                 continue
-            found.setdefault(self._key(flavors, instance), []).append(instance)
+            key = (
+                *self._key(flavors, instance),
+                *sources[instance.host],
+            )
+            found.setdefault(key, []).append(instance)
         self.classes = tuple(
             sorted(
                 {
@@ -173,7 +180,6 @@ class Problem:
     def _key(
         self, flavors: "_Interned", instance: model.Instance
     ) -> tuple[object, ...]:
-        source = self.cluster.host_by_name[instance.host]
         held: object = None
         if instance.allocations:
             told = _totals(instance)
@@ -186,7 +192,6 @@ class Problem:
             instance.pinned_zone,
             instance.priority,
             instance.project if self._by_project else None,
-            *host_traits_of_a_source(source),
             held,
         )
 

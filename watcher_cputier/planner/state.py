@@ -36,6 +36,8 @@ Scores = npt.NDArray[np.float64]
 # Scores are compared after rounding: the order in which numpy adds must not
 # decide a tie.
 _DECIMALS = 9
+# Less than anything that a host has left.
+_NOTHING = -(2**62)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +95,17 @@ class State:
                 self._has[i, j] = any(
                     name in p.inventories for p in host.providers
                 )
+        # Whether every column of it follows by adding.
+        self._follows = self._has.all(axis=1) & np.array(
+            self._plain, dtype=np.bool_
+        )
         self._before: list[tuple[str, bookkeeping.Charge] | None] = []
         self._scores: dict[int, tuple[int, Scores]] = {}
-        self._demand = problem.demands
+        # What is not asked for never lacks.
+        self._asked = np.where(problem.demands > 0, problem.demands, _NOTHING)
+        self._free = np.zeros_like(self.room)
+        self._total = np.zeros(len(problem.column), dtype=np.int64)
+        self._summed: int | None = None
         self._accepts = problem.all_accepts
         self._admits = np.zeros((kinds, hosts), dtype=np.bool_)
         self._targets = np.zeros(kinds, dtype=np.int64)
@@ -139,6 +149,23 @@ class State:
         column = self.problem.column["quota", account]
         return max(0, -int(self.room[i, column]))
 
+    @property
+    def free(self) -> problems.Units:
+        """(C,) what all hosts together have left, those that are over left
+        out.
+        """
+        now = len(self.changes)
+        if self._summed is None:
+            self._free = np.maximum(self.room, 0)
+            self._total = self._free.sum(axis=0)
+        elif self._summed < now:
+            rows = np.array(sorted(set(self.changes[self._summed : now])))
+            free = np.maximum(self.room[rows], 0)
+            self._total += (free - self._free[rows]).sum(axis=0)
+            self._free[rows] = free
+        self._summed = now
+        return self._total
+
     def here(self, i: int, kind: int) -> list[model.Instance]:
         """Instances of a kind on a host that have not moved, by name."""
         return self._here[i].get(kind, [])
@@ -172,16 +199,13 @@ class State:
             return
         rows = np.array(sorted(self._stale), dtype=np.intp)
         self._stale = set()
-        if not len(self._demand):
+        if not len(self._asked):
             return
         before = self._admits[:, rows].sum(axis=1)
         room = self.room[rows]
         now = self._accepts[:, rows] & self.open[rows]
         for column in range(room.shape[1]):
-            needed = self._demand[:, column]
-            now &= (needed[:, None] <= room[None, :, column]) | (
-                needed[:, None] == 0
-            )
+            now &= self._asked[:, column, None] <= room[:, column]
         self._admits[:, rows] = now
         self._targets += now.sum(axis=1) - before
 
@@ -398,7 +422,9 @@ class State:
             (target, -kind.demand),
         ):
             if self._plain[i]:
-                change = np.where(self._has[i], sign * given, 0)
+                change = sign * given
+                if not self._follows[i]:
+                    change = np.where(self._has[i], change, 0)
                 self.room[i] += change
                 self._weighed.shift(i, change)
             else:
@@ -447,6 +473,8 @@ class _Weighed:
         self._classes = np.array(
             [self._column.get(name, -1) for name in problem.classes], dtype=int
         )
+        self._known = np.flatnonzero(self._classes >= 0)
+        self._followed = self._classes[self._known]
         self._multiplier = params.weigher_multiplier
         self._by_traits: dict[object, Scores] = {}
         self._trait_sets = [host.traits for host in problem.hosts]
@@ -459,8 +487,7 @@ class _Weighed:
 
     def shift(self, i: int, change: problems.Units) -> None:
         """What is free on a host has changed, by columns of the problem."""
-        known = self._classes >= 0
-        self._free[i, self._classes[known]] += change[: len(known)][known]
+        self._free[i, self._followed] += change[self._known]
 
     def saved(self) -> Scores:
         """What is free now."""

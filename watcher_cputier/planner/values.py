@@ -18,6 +18,7 @@ import dataclasses
 from watcher_cputier import constraints
 from watcher_cputier import diagnosis as diagnosing
 from watcher_cputier import model
+from watcher_cputier import starvation as starving
 from watcher_cputier import weigher
 
 # What a migration is for.
@@ -37,14 +38,17 @@ class Migration:
         that makes room for others
     :param excess: what it is for: the excess that it relieves, or the one
         that the instances relieve for which it makes room. For mixing the
-        quota in it is the host's even share
+        quota in it is the host's even share; None for starvation
     :param drained: why the source is drained; empty if it is not
     :param weight: the weigher's score of the target, with its terms
     :param makes_room_for: name of the instance that comes to the source
         next; empty where the migration itself relieves an excess
     :param parking: whether the instance stays on the target for a while
         only: a later migration of the same plan takes it on
-    :param concern: ``quota`` or ``mixing``
+    :param concern: ``quota``, ``starvation`` or ``mixing``
+    :param relieves: uuids of the starved instances that it helps, the one
+        that it is for first; empty for another concern
+    :param cause: why it moves, for starvation
     """
 
     instance: model.Instance
@@ -53,12 +57,14 @@ class Migration:
     tier: str
     units: int
     relief: int
-    excess: diagnosing.Excess
+    excess: diagnosing.Excess | None
     weight: weigher.Weight
     drained: str = ""
     makes_room_for: str = ""
     parking: bool = False
     concern: str = QUOTA
+    relieves: tuple[str, ...] = ()
+    cause: str = ""
 
     @property
     def beyond(self) -> str:
@@ -70,6 +76,8 @@ class Migration:
     @property
     def reason(self) -> str:
         """Why it moves, in one sentence without a full stop."""
+        if self.concern == STARVATION or self.excess is None:
+            return self.cause
         if self.makes_room_for:
             return f"it makes room on {self.source} for {self.makes_room_for}"
         if self.drained:
@@ -283,6 +291,130 @@ class Mixing:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """How one instance fares, before a plan and after it.
+
+    All numbers are CPUs per vCPU. Those before were measured; those after
+    are what the model of entitlement expects where everybody wants what they
+    were measured to want, or what was measured where the model does not
+    explain that. None is a number that is not known.
+
+    :param source: where it is before the plan
+    :param target: where it is after it; the same if it stays
+    :param starved_before: whether it was judged to be starved
+    :param starved_after: whether it is expected to be
+    :param demand: what it wants: what it used and waited for
+    :param threshold_before: the deficit above which it is starved
+    """
+
+    instance: model.Instance
+    source: str
+    target: str
+    starved_before: bool
+    starved_after: bool
+    demand: float
+    usage_before: float | None
+    usage_after: float | None
+    deficit_before: float | None
+    deficit_after: float | None
+    threshold_before: float | None
+    threshold_after: float | None
+
+    def __str__(self) -> str:
+        where = self.source
+        if self.target != self.source:
+            where += f" to {self.target}"
+        before, after = (
+            "?" if number is None else f"{number:.2f}"
+            for number in (self.usage_before, self.usage_after)
+        )
+        return (
+            f"{self.instance.name} ({where}) gets {after} CPUs per vCPU "
+            f"instead of {before}, of {self.demand:.2f} that it wants"
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Remedy:
+    """What helps a starved instance that no migration helps (R105).
+
+    :param condition: how it fares, with the cause and the configuration that
+        would cure it
+    :param why: why no migration does, in one clause
+    """
+
+    condition: starving.Condition
+    why: str
+
+    @property
+    def text(self) -> str:
+        """The whole in a few sentences."""
+        one = self.condition
+        stays = (
+            f"{one.instance.name} on {one.instance.host} stays starved "
+            f"({one.verdict}): {self.why}."
+        )
+        return " ".join(filter(None, (stays, one.cause, one.remedy)))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Relief:
+    """What becomes of starved instances.
+
+    It begins where the migrations for quotas leave the cluster.
+
+    :param migrations: how many of the plan's are for starvation
+    :param deferred: how many more ``max_migrations`` cut off
+    :param before: the instances that were judged to be starved, the first to
+        be cured first
+    :param after: uuids of those that are expected to be so after the
+        migrations, deferred ones left out; in the same order
+    :param by_quota: uuids of those that migrations for quotas relieve
+    :param predictions: of the instances starved before, and of all that move
+        for them; by name
+    :param remedies: for those that no migration helps, deferred ones
+        included
+    :param waits: whether nothing was planned because quotas come first and
+        took all of ``max_migrations``, or all of the time
+    :param abstained: why nobody was judged; empty if it looked
+    """
+
+    migrations: int = 0
+    deferred: int = 0
+    before: tuple[starving.Condition, ...] = ()
+    after: tuple[str, ...] = ()
+    by_quota: tuple[str, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
+    remedies: tuple[Remedy, ...] = ()
+    waits: bool = False
+    abstained: str = ""
+
+    def __str__(self) -> str:
+        """What it takes and what it brings, in a clause."""
+        if self.abstained:
+            return f"starvation was not judged: {self.abstained}"
+        count = len(self.before)
+        if not count:
+            return "nobody is starved"
+        starved = f"{count} instance{'s' * (count > 1)} starved"
+        if self.waits:
+            return f"{starved}; relief waits until quotas are kept"
+        left = len(self.after)
+        if not self.migrations:
+            text = f"{starved}, and no migration helps"
+            if self.by_quota:
+                text = f"{starved}, {left} after the migrations for quotas"
+        else:
+            text = (
+                f"{self.migrations} migration{'s' * (self.migrations > 1)} "
+                f"for starvation (instances starved: {count} to {left})"
+            )
+        if self.deferred:
+            text += f"; max_migrations defers {self.deferred} more of them"
+        return text
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What an audit proposes.
 
@@ -291,7 +423,8 @@ class Plan:
         may run at the same time is the schedule's matter
     :param deferred: further migrations that ``max_migrations`` cut off
     :param lower_bound: no plan removes as much excess with fewer;
-        migrations for mixing are not among those that it bounds
+        migrations for starvation and mixing are not among those that it
+        bounds
     :param residual_bound: no plan leaves fewer units over quota, however
         many migrations it takes
     :param relief_bound: no plan removes more units of excess with
@@ -302,6 +435,8 @@ class Plan:
     :param cut: whether the time budget ended the search
     :param relaxations: what would help where an excess stays
     :param suggestions: lower-tier instances that stand in the way
+    :param relief: what becomes of starved instances; None where that is
+        switched off or there is no telemetry
     :param mixing: what mixing takes and brings; None where it is off
     """
 
@@ -320,6 +455,7 @@ class Plan:
     cut: bool = False
     relaxations: tuple[Relaxation, ...] = ()
     suggestions: tuple[Suggestion, ...] = ()
+    relief: Relief | None = None
     mixing: Mixing | None = None
 
     def about(self, host: str) -> "Plan":
@@ -344,5 +480,6 @@ class Plan:
 
         Whether the same is proven of mixing is told there.
         """
-        mixed = self.mixing.migrations if self.mixing else 0
-        return len(self.migrations) - mixed == self.lower_bound
+        others = self.mixing.migrations if self.mixing else 0
+        others += self.relief.migrations if self.relief else 0
+        return len(self.migrations) - others == self.lower_bound

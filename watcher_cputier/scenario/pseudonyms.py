@@ -118,6 +118,8 @@ class _Pseudonyms:
         yield from (host for host, _ in self.cluster.held)
         for aggregate in self.cluster.aggregates:
             yield from aggregate.hosts
+        for change in self.cluster.changes:
+            yield from filter(None, (change.source, change.target))
         yield from self.given.parameters.get("quotas_by_host", ())
         yield from self.given.parameters.get("drain_hosts", ())
 
@@ -258,8 +260,38 @@ class _Pseudonyms:
                     }
                 ),
                 findings=tuple(map(self._finding, cluster.findings)),
+                telemetry=self._telemetry(cluster.telemetry),
+                changes=tuple(
+                    sorted(
+                        (
+                            dataclasses.replace(
+                                change,
+                                instance=self.instance_uuids[change.instance],
+                                source=self.hosts[change.source],
+                                target=self.hosts[change.target],
+                            )
+                            for change in cluster.changes
+                        ),
+                        key=model.Change.order,
+                    )
+                ),
             ),
             parameters=self._parameters(),
+        )
+
+    def _telemetry(
+        self, telemetry: model.Telemetry | None
+    ) -> model.Telemetry | None:
+        if telemetry is None:
+            return None
+        return dataclasses.replace(
+            telemetry,
+            readings=model.frozen_map(
+                {
+                    self.instance_uuids[uuid]: readings
+                    for uuid, readings in telemetry.readings.items()
+                }
+            ),
         )
 
     def _host(self, host: model.Host) -> model.Host:

@@ -20,6 +20,8 @@ provider that is no compute host) is listed in ``other_hosts`` and
 
 from collections.abc import Collection, Iterable, Mapping
 import dataclasses
+import itertools
+import math
 from typing import Any
 
 from watcher_cputier import accounting
@@ -125,6 +127,12 @@ class _Loader:
             findings=tuple(
                 model.Finding(**record) for record in self._records("findings")
             ),
+            shares_rule=model.SharesRule(
+                **self.document.get("shares_rule", {})
+            ),
+            telemetry=self._telemetry(instances),
+            changes=self._changes(instances),
+            taken_at=self.document.get("taken_at"),
         )
 
     def _records(self, name: str) -> list[_Record]:
@@ -463,8 +471,89 @@ class _Loader:
             )
         return model.frozen_map(found)
 
+    def _telemetry(
+        self, instances: Iterable[model.Instance]
+    ) -> model.Telemetry | None:
+        record = self.document.get("telemetry")
+        if record is None:
+            return None
+        length, windows = record["window_seconds"], tuple(record["windows"])
+        for i, (one, following) in enumerate(itertools.pairwise(windows)):
+            if following != one + length:
+                raise values.ScenarioError(
+                    f"{following} does not follow {one} by {length} seconds",
+                    where=f"telemetry.windows[{i + 1}]",
+                    cure="Windows are consecutive, oldest first",
+                )
+        told = record.get("readings", {})
+        self._check_known(
+            "telemetry.readings",
+            told,
+            "instance",
+            {one.uuid for one in instances},
+            "Describe it under instances",
+        )
+        return model.Telemetry(
+            source=record["source"],
+            window_seconds=length,
+            windows=windows,
+            readings=model.frozen_map(
+                {
+                    uuid: _readings(
+                        f"telemetry.readings{schema.step(uuid)}",
+                        pairs,
+                        len(windows),
+                    )
+                    for uuid, pairs in told.items()
+                }
+            ),
+            rejected=model.frozen_map(record.get("rejected")),
+        )
+
+    def _changes(
+        self, instances: Iterable[model.Instance]
+    ) -> tuple[model.Change, ...]:
+        known = {one.uuid for one in instances}
+        found = []
+        for i, record in enumerate(self._records("changes")):
+            if record["instance"] not in known:
+                raise values.ScenarioError(
+                    f"no instance {record['instance']!r}",
+                    where=f"changes[{i}].instance",
+                    cure="Describe it under instances",
+                )
+            found.append(model.Change(**{"ended_at": None, **record}))
+        return tuple(sorted(found, key=model.Change.order))
+
 
 # Records
+
+
+def _readings(
+    where: str, pairs: list[list[float] | None], windows: int
+) -> tuple[model.Reading | None, ...]:
+    """The readings of one instance, one per window."""
+    if len(pairs) != windows:
+        raise values.ScenarioError(
+            f"has {len(pairs)} readings for {windows} windows",
+            where=where,
+            cure="Write null for a window without one",
+        )
+    for i, pair in enumerate(pairs):
+        if pair is not None and not all(map(math.isfinite, pair)):
+            raise values.ScenarioError(
+                f"{pair!r} is no pair of numbers of CPUs",
+                where=f"{where}[{i}]",
+                cure="Write null for a window without a reading",
+            )
+    found: list[model.Reading | None] = []
+    for pair in pairs:
+        if pair is None:
+            found.append(None)
+        else:
+            usage, steal = map(float, pair)
+            found.append(model.Reading(usage_cpus=usage, steal_cpus=steal))
+    return tuple(found)
 
 
 def _told(kind: type, record: _Record) -> dict[str, Any]:

@@ -145,6 +145,9 @@ _HOST = _object(
     hypervisor_version=_is(
         _COUNT_OR_NULL, "Version of its hypervisor, null if unknown; null."
     ),
+    vcpus=_is(
+        _COUNT_OR_NULL, "CPUs that Nova counts, null if unknown; null."
+    ),
     providers=_is(_list(_PROVIDER), "Its provider tree."),
     inventories=_is(
         _map(_INVENTORY), "Inventories of a single provider, its root."
@@ -252,6 +255,59 @@ _FINDING = _object(
     text=_is(_TEXT, "What was seen and what mends it."),
 )
 
+_AMOUNT = {"type": "number", "minimum": 0, "maximum": 3.40282e38}
+_SHARES_RULE = _object(
+    "shares rule",
+    unset=_is(
+        _POSITIVE,
+        "Weight of a domain whose flavor sets no shares: 1024 with cgroup "
+        "v1, 100 with v2; 100.",
+    ),
+    multiplied=_is(
+        _FLAG,
+        "Whether Nova applies quota:cpu_shares_multiplier; false.",
+    ),
+)
+_TELEMETRY = _object(
+    "telemetry",
+    ["source", "window_seconds", "windows"],
+    source=_is(_NAME, "Name of the datasource."),
+    window_seconds=_is(_POSITIVE, "Length of a window."),
+    windows=_is(
+        {**_list(_WHOLE), "minItems": 1},
+        "When each begins, in seconds since the epoch, oldest first.",
+    ),
+    readings=_is(
+        _map(
+            _list(
+                {
+                    "anyOf": [
+                        {"type": "null"},
+                        {**_list(_AMOUNT), "minItems": 2, "maxItems": 2},
+                    ]
+                }
+            )
+        ),
+        "{instance's uuid: for each window CPUs used and CPUs denied, or "
+        "null}.",
+    ),
+    rejected=_is(_AMOUNTS, "{why: readings that are not fit}."),
+)
+_CHANGE = _object(
+    "change",
+    ["instance", "kind", "began_at"],
+    instance=_is(_NAME, "Uuid of the instance."),
+    kind=_is(_NAME, "Type of a migration, or name of an instance action."),
+    began_at=_is(_WHOLE, "When it began, in seconds since the epoch."),
+    ended_at=_is(
+        {**_WHOLE, "type": ["integer", "null"]},
+        "When it ended, null while it goes on; null.",
+    ),
+    moved=_is(_FLAG, "Whether the instance is elsewhere since; false."),
+    source=_is(_TEXT, "Name of the host that it came from."),
+    target=_is(_TEXT, "Name of the host that it was to go to."),
+)
+
 SCHEMA: Schema = {
     "$schema": "http://json-schema.org/draft-04/schema#",
     **_object(
@@ -285,6 +341,14 @@ SCHEMA: Schema = {
                 _list(_ADMISSION), "Placement's own word on requests."
             ),
             "findings": _is(_list(_FINDING), "What was odd while reading."),
+            "shares_rule": _is(_SHARES_RULE, "What weights domains have."),
+            "telemetry": _is(_TELEMETRY, "What instances used."),
+            "changes": _is(
+                _list(_CHANGE), "What happened to instances of late."
+            ),
+            "taken_at": _is(
+                _WHOLE, "When it was read, in seconds since the epoch."
+            ),
             "other_hosts": _is(
                 _NAMES,
                 "Names of hosts that are referred to and not described.",

@@ -55,6 +55,12 @@ def dump(scenario: values.Scenario) -> _Record:
                 )
             ],
             findings=[dataclasses.asdict(f) for f in cluster.findings],
+            shares_rule=_differing(
+                cluster.shares_rule, ("unset", "multiplied")
+            ),
+            telemetry=_telemetry(cluster.telemetry),
+            changes=[_change(change) for change in cluster.changes],
+            taken_at=cluster.taken_at,
             **_elsewhere(cluster),
             parameters=_plain(scenario.parameters),
         ),
@@ -122,6 +128,7 @@ def _host(host: model.Host) -> _Record:
                 "in_scope",
                 "hypervisor_type",
                 "hypervisor_version",
+                "vcpus",
             ),
         ),
         **_unlike_name(host.zone, failure_domain=host.failure_domain),
@@ -318,4 +325,34 @@ def _admission(
             hosts=sorted(admission.hosts), refused=sorted(admission.refused)
         ),
         **_differing(admission, ("complete",)),
+    }
+
+
+def _telemetry(telemetry: model.Telemetry | None) -> _Record | None:
+    if telemetry is None:
+        return None
+    return {
+        "source": telemetry.source,
+        "window_seconds": telemetry.window_seconds,
+        "windows": list(telemetry.windows),
+        **_given(
+            readings={
+                uuid: [
+                    one and [one.usage_cpus, one.steal_cpus]
+                    for one in telemetry.readings[uuid]
+                ]
+                for uuid in sorted(telemetry.readings)
+            },
+            rejected=_plain(telemetry.rejected),
+        ),
+    }
+
+
+def _change(change: model.Change) -> _Record:
+    return {
+        "instance": change.instance,
+        "kind": change.kind,
+        "began_at": change.began_at,
+        **({} if change.ended_at is None else {"ended_at": change.ended_at}),
+        **_differing(change, ("moved", "source", "target")),
     }

@@ -20,14 +20,15 @@ audit's ``status_message``.
 
 from typing import Any
 
+from openstack import connection as sdk
 from oslo_config import cfg
 from oslo_log import log
 from watcher.decision_engine.strategy.strategies import base
 
-from watcher_cputier import constraints
 from watcher_cputier import diagnosis
 from watcher_cputier import errors
 from watcher_cputier import extensions
+from watcher_cputier import lending
 from watcher_cputier import model
 from watcher_cputier import parameters
 from watcher_cputier import planner
@@ -38,8 +39,10 @@ from watcher_cputier.datasources import cloud
 from watcher_cputier.datasources import compute_model
 from watcher_cputier.datasources import recorder
 from watcher_cputier.goals import indicators
-from watcher_cputier.strategies import budget
+from watcher_cputier.strategies import backend
 from watcher_cputier.strategies import emission
+from watcher_cputier.strategies import rounds
+from watcher_cputier.strategies import usage
 
 LOG = log.getLogger(__name__)
 
@@ -56,7 +59,10 @@ class DomainCapacityEnforcement(base.BaseStrategy):
 
     * Placement, with a resource class per tier (or policy quotas)
     * Nova with live migration
+    * For starvation: telemetry of CPU time and steal
     """
+
+    DATASOURCE_METRICS = backend.METRICS
 
     def __init__(self, config: Any, osc: Any = None) -> None:
         super().__init__(config, osc)
@@ -81,6 +87,33 @@ class DomainCapacityEnforcement(base.BaseStrategy):
     def get_goal_name(cls) -> str:
         """The goal that it achieves."""
         return "continuous_slo_compliance"
+
+    @classmethod
+    def get_config_opts(cls) -> list[cfg.Opt]:
+        """Watcher's own, and what ``strategy state`` finds our source by."""
+        return [
+            *super().get_config_opts(),
+            cfg.StrOpt(
+                "datasource",
+                default="telemetry",
+                choices=["telemetry"],
+                help="The property of the strategy that `openstack optimize "
+                "strategy state` asks for its datasource. Which source that "
+                "is, `[cputier_telemetry] datasource` says.",
+            ),
+        ]
+
+    @property
+    def telemetry(self) -> backend.Backend:
+        """The datasource, as Watcher asks after it."""
+        return backend.Backend(
+            cfg.CONF, cloud.connection(self.osc, cfg.CONF)
+        )
+
+    @property
+    def datasource_backend(self) -> backend.Backend:
+        """The same, where Watcher's own preference is set for it."""
+        return self.telemetry
 
     @classmethod
     def get_schema(cls) -> dict[str, Any]:
@@ -116,13 +149,15 @@ class DomainCapacityEnforcement(base.BaseStrategy):
     def _execute(self, audit: Any) -> None:
         params = parameters.Parameters.of(self.input_parameters)
         self._planner = params.planner
-        if not (params.enforce_quota or params.mix_tiers):
-            LOG.info("Nothing to do: enforce_quota is false")
+        idle = report.idle(params)
+        if idle:
+            LOG.info("%s", idle)
             self._report_nothing()
             return
-        reader = cloud.Reader(cloud.connection(self.osc, cfg.CONF))
+        connected = cloud.connection(self.osc, cfg.CONF)
+        reader = cloud.Reader(connected)
         try:
-            self._decide(audit, params, reader)
+            self._decide(audit, params, reader, connected)
         except Exception as exc:
             LOG.info("Reading the cloud took %s until then", reader.cost)
             recorder.record_report(
@@ -133,7 +168,11 @@ class DomainCapacityEnforcement(base.BaseStrategy):
             raise
 
     def _decide(
-        self, audit: Any, params: parameters.Parameters, reader: cloud.Reader
+        self,
+        audit: Any,
+        params: parameters.Parameters,
+        reader: cloud.Reader,
+        connected: sdk.Connection,
     ) -> None:
         """Read, plan, fill the solution and leave the records."""
         cluster = reader.get_cluster(
@@ -141,11 +180,15 @@ class DomainCapacityEnforcement(base.BaseStrategy):
             tiers_conf.catalogue(cfg.CONF),
             refresh=self._synchronize if params.refresh_model else None,
             details=lambda seen: planner.hosts_to_detail(seen, params),
+            history_seconds=usage.history_seconds(params),
+        )
+        cluster = usage.with_telemetry(
+            reader, cluster, params, cfg.CONF, connected
         )
         recorder.record(cfg.CONF, audit, cluster, self.input_parameters)
         verdict = diagnosis.diagnose(cluster, params)
         seen = cluster
-        cluster, verdict, found = _plan(
+        cluster, verdict, found = rounds.plan(
             reader, cluster, verdict, params, extensions.load(cfg.CONF)
         )
         if cluster is not seen:
@@ -155,6 +198,7 @@ class DomainCapacityEnforcement(base.BaseStrategy):
         for finding in emission.preflight(cfg.CONF, params):
             LOG.warning("%s: %s", finding.kind, finding.text)
         found = emission.emit(self.solution, cluster, found, verdict, params)
+        verdict = lending.lend(cluster, verdict, params)
         _log(cluster, verdict, found)
         tiers = [tier.name for tier in cluster.tiers]
         recorder.record_report(
@@ -255,59 +299,6 @@ class DomainCapacityEnforcementBalancing(DomainCapacityEnforcement):
         )
 
 
-def _plan(
-    reader: cloud.Reader,
-    cluster: model.Cluster,
-    verdict: diagnosis.Diagnosis,
-    params: parameters.Parameters,
-    added: constraints.Extensions,
-) -> tuple[model.Cluster, diagnosis.Diagnosis, planner.Plan]:
-    """Plan until all that the plan turns on has been asked about.
-
-    What leaves a host that is within its quota, to make room, has not been
-    looked at closely; and Placement itself has to offer every target. Each
-    round asks about instances, requests or hosts that were not asked about
-    before, so it ends. A plan that is cut and whose targets are all offered
-    is taken as it is: there is no time to search for it once more.
-    """
-    time = budget.Budget(params.time_budget_seconds)
-    while True:
-        found = planner.plan(
-            cluster, verdict, params, added, expired=time.search()
-        )
-        looked = reader.get_candidates(
-            cluster,
-            (
-                cluster.host_by_name[move.instance.host]
-                for move in found.migrations
-            ),
-        )
-        if looked is not cluster:
-            cluster = looked
-            verdict = diagnosis.diagnose(cluster, params)
-            continue
-        asked = reader.get_admissions(
-            cluster,
-            (
-                (move.instance.flavor, cluster.host_by_name[move.target])
-                for move in found.migrations
-            ),
-        )
-        if asked is cluster or (found.cut and _offered(asked, found)):
-            return asked, verdict, found
-        cluster = asked
-
-
-def _offered(cluster: model.Cluster, plan: planner.Plan) -> bool:
-    """Whether Placement, asked about each target of a plan, offers it."""
-    return all(
-        cluster.admissions[move.instance.flavor.request].verdict(
-            cluster.host_by_name[move.target].uuid
-        )
-        for move in plan.migrations
-    )
-
-
 def _log(
     cluster: model.Cluster,
     verdict: diagnosis.Diagnosis,
@@ -322,6 +313,9 @@ def _log(
     for item in plan.unresolved:
         for line in report.unresolved(item):
             LOG.warning("Unresolved: %s", line)
+    if plan.relief is not None:
+        for one in plan.relief.before:
+            LOG.warning("Starved: %s", report.condition(one))
     for title, lines in report.advice(plan):
         for line in lines:
             LOG.info("%s: %s", title, line)

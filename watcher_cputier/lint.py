@@ -1,0 +1,943 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""Drift: where inventories, flavors, shares and instances contradict (N7).
+
+Tiers work if what hosts report, what flavors request, what weight they set
+and what instances hold agree. Nothing keeps them so: each is written by hand
+in another place. Every rule here compares two of them and says what is
+wrong, on which object, why it matters and which command mends it.
+
+* **error**: the accounting or a promise is broken now;
+* **warning**: it breaks when the cloud fills, or somebody is misled;
+* **info**: perhaps meant so.
+
+Nothing is changed, and nothing is asked of anybody: the facts are values.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+import dataclasses
+import re
+
+from watcher_cputier import accounting
+from watcher_cputier import catalogue
+from watcher_cputier import entitlement
+from watcher_cputier import model
+from watcher_cputier import offer
+from watcher_cputier import parameters
+from watcher_cputier import provider_config
+
+ERROR = "error"
+WARNING = "warning"
+INFO = "info"
+SEVERITIES = (ERROR, WARNING, INFO)
+
+# Shares per vCPU that differ less are a rounding of the same scale.
+_SAME_SCALE = 0.02
+_NUMBER = re.compile(r"^[0-9]+(\.[0-9]+)?$")
+_PLAIN = re.compile(r"^[A-Za-z0-9_.:/=-]+$")
+_WORD = re.compile(r"[A-Za-z0-9]+")
+_REQUESTED = re.compile(r"^(resources|trait)[a-zA-Z0-9_-]{0,64}:(.+)$")
+# {kind of a finding of the reader: its severity}; others are warnings.
+_FOUND = {
+    "cell_unreachable": ERROR,
+    "doubled_allocation": ERROR,
+    "duplicate_host": ERROR,
+    "flavor_and_allocation_differ": ERROR,
+    "host_without_provider": ERROR,
+    "never_reshaped": ERROR,
+    "orphan_allocation": ERROR,
+    "shares_not_reported": ERROR,
+    "shares_not_requested": ERROR,
+    "stale_provider": ERROR,
+    "candidates_limited": INFO,
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Issue:
+    """Something that contradicts something else.
+
+    :param kind: a short stable name, the rule's
+    :param subject: the object, with what it is (``flavor gold.4``)
+    :param why: what is wrong and why it matters
+    :param mend: the command or the option that mends it
+    :param requirement: the row that asks for the rule
+    """
+
+    severity: str
+    kind: str
+    subject: str
+    why: str
+    mend: str
+    requirement: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Offered:
+    """A flavor of the catalogue, with what its request does not tell."""
+
+    flavor: model.Flavor
+    root_gb: int = 0
+    ephemeral_gb: int = 0
+    swap_mb: int = 0
+    public: bool = True
+
+    @property
+    def name(self) -> str:
+        """The flavor's."""
+        return self.flavor.name
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NovaOptions:
+    """Options of Nova that no API shows; None where nobody told them.
+
+    :param live_migrations: ``max_concurrent_live_migrations``, 0 for no
+        limit
+    :param reports_shares: ``[libvirt] report_vcpu_shares``
+    :param requests_shares: ``[filter_scheduler]
+        query_placement_for_vcpu_shares``
+    :param shared_cpus: size of ``[compute] cpu_shared_set``
+    """
+
+    live_migrations: int | None = None
+    reports_shares: bool | None = None
+    requests_shares: bool | None = None
+    shared_cpus: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is compared.
+
+    :param cluster: all hosts in detail
+    :param classes: that Placement knows; None where it was not asked
+    :param traits: that Placement knows; None where it was not asked
+    :param workers: actions that Watcher's applier runs at the same time;
+        None where nobody told
+    :param differences: between provider configuration files and Placement
+    :param unjudged: why quotas cannot be judged at all; empty if they can
+    """
+
+    cluster: model.Cluster
+    flavors: tuple[Offered, ...] = ()
+    classes: frozenset[str] | None = None
+    traits: frozenset[str] | None = None
+    cgroup_version: int = 2
+    nova: NovaOptions = NovaOptions()
+    workers: int | None = None
+    differences: tuple[provider_config.Difference, ...] = ()
+    unjudged: str = ""
+
+
+Rule = Callable[[Facts, parameters.Parameters], Iterator[Issue]]
+
+
+def audit(facts: Facts, params: parameters.Parameters) -> tuple[Issue, ...]:
+    """All that contradicts, by severity, kind, subject."""
+    found = {issue for rule in RULES for issue in rule(facts, params)}
+    order = {severity: place for place, severity in enumerate(SEVERITIES)}
+    return tuple(
+        sorted(
+            found,
+            key=lambda i: (order[i.severity], i.kind, i.subject, i.why),
+        )
+    )
+
+
+# Flavors
+
+
+def _flavors(facts: Facts) -> Iterator[tuple[str, model.Flavor]]:
+    """Flavors with their names for people, deleted ones in use included."""
+    known = {one.name for one in facts.flavors}
+    for one in facts.flavors:
+        yield f"flavor {one.name}", one.flavor
+    gone: dict[str, model.Flavor] = {}
+    for instance in facts.cluster.instances:
+        if instance.flavor.name not in known:
+            gone.setdefault(instance.flavor.name, instance.flavor)
+    for name, flavor in sorted(gone.items()):
+        yield f"flavor {name} (deleted, in use)", flavor
+
+
+def _set(flavor: model.Flavor, specs: Mapping[str, str]) -> str:
+    told = " ".join(
+        f"--property {_quoted(f'{key}={value}')}"
+        for key, value in specs.items()
+    )
+    return f"openstack flavor set {told} {_quoted(flavor.name)}"
+
+
+def _quoted(text: str) -> str:
+    """A word of a shell."""
+    if _PLAIN.match(text):
+        return text
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+_RESIZE = "; instances keep the flavor that they were made with: resize them"
+
+
+def _request(facts: Facts, tier: model.Tier, vcpus: int) -> dict[str, str]:
+    """What a flavor of a tier has to ask for."""
+    shares = str(tier.cpu_shares * vcpus)
+    name = facts.cluster.shares_class
+    if name is not None:
+        units = str(round(tier.multiplier * vcpus))
+        return {f"resources:{name}": units, accounting.SHARES_SPEC: shares}
+    return {
+        f"resources:{tier.resource_class}": str(vcpus),
+        accounting.SHARES_SPEC: shares,
+    }
+
+
+def _untiered_flavors(
+    facts: Facts, params: parameters.Parameters
+) -> Iterator[Issue]:
+    """Flavors that bypass the accounting (R46, R47)."""
+    cluster = facts.cluster
+    if not cluster.tier_classes:
+        return
+    for subject, flavor in _flavors(facts):
+        if offer.accounting_of(cluster).asked(flavor) is not None:
+            continue
+        tier = _named_tier(cluster, flavor.name) or cluster.tiers[-1]
+        yield Issue(
+            severity=WARNING,
+            kind="untiered_flavor",
+            subject=subject,
+            why="it requests no tier's class: its instances bypass the "
+            "quotas, and beside tiered ones they weigh "
+            f"{entitlement.weight(flavor, cluster.shares_rule):g}",
+            mend=_set(flavor, _request(facts, tier, flavor.vcpus)) + _RESIZE,
+            requirement="R46",
+        )
+
+
+def _units(facts: Facts, params: parameters.Parameters) -> Iterator[Issue]:
+    """One unit is one vCPU (R45), and of one tier."""
+    cluster = facts.cluster
+    for subject, flavor in _flavors(facts):
+        claim = offer.accounting_of(cluster).asked(flavor)
+        if claim is None:
+            continue
+        if claim.doubt:
+            yield Issue(
+                severity=ERROR,
+                kind="several_tiers",
+                subject=subject,
+                why=claim.doubt,
+                mend="Leave it the request of one tier: openstack flavor "
+                f"unset --property resources:<class> {_quoted(flavor.name)}",
+                requirement="R45",
+            )
+            continue
+        if cluster.shares_class is not None:
+            if claim.tier is None:
+                yield Issue(
+                    severity=ERROR,
+                    kind="unknown_multiplier",
+                    subject=subject,
+                    why=f"{claim.units} units of {cluster.shares_class} for "
+                    f"{flavor.vcpus} vCPUs are the multiplier of no tier: "
+                    "its instances belong to none",
+                    mend="Correct the request, or add a tier with the "
+                    f"multiplier {claim.units / max(1, flavor.vcpus):g}",
+                    requirement="R32",
+                )
+            continue
+        if claim.tier is not None and claim.units != flavor.vcpus:
+            tier = cluster.tier_by_name[claim.tier]
+            name = f"resources:{tier.resource_class}"
+            yield Issue(
+                severity=ERROR,
+                kind="units_differ_from_vcpus",
+                subject=subject,
+                why=f"it requests {claim.units} {tier.resource_class} for "
+                f"{flavor.vcpus} vCPUs: quotas count what nobody runs, or "
+                "less than what runs",
+                mend=_set(flavor, {name: str(flavor.vcpus)}) + _RESIZE,
+                requirement="R45",
+            )
+
+
+def _shares(facts: Facts, params: parameters.Parameters) -> Iterator[Issue]:
+    """Shares have to be those of the tier, times the vCPUs (R13, R49)."""
+    cluster = facts.cluster
+    scales: dict[float, list[str]] = {}
+    for subject, flavor in _flavors(facts):
+        tier = cluster.tier_by_name.get(offer.tier_of(cluster, flavor) or "")
+        if tier is None or flavor.vcpus < 1:
+            continue
+        wanted = tier.cpu_shares * flavor.vcpus
+        mend = _set(flavor, {accounting.SHARES_SPEC: str(wanted)}) + _RESIZE
+        if not entitlement.sets_weight(flavor, cluster.shares_rule):
+            yield Issue(
+                severity=ERROR,
+                kind="shares_missing",
+                subject=subject,
+                why=f"it is {tier.name} and sets no {accounting.SHARES_SPEC}: "
+                f"its instances weigh {cluster.shares_rule.unset} instead of "
+                f"{wanted}",
+                mend=mend,
+                requirement="R49",
+            )
+            continue
+        weight = entitlement.weight(flavor, cluster.shares_rule)
+        if flavor.vcpus > 1 and weight == tier.cpu_shares:
+            yield Issue(
+                severity=ERROR,
+                kind="plain_shares",
+                subject=subject,
+                why=f"{weight:g} shares are for the instance as a whole: "
+                f"each of its {flavor.vcpus} vCPUs has "
+                f"{weight / flavor.vcpus:g} instead of {tier.cpu_shares}",
+                mend=mend,
+                requirement="R13",
+            )
+            continue
+        scale = weight / wanted
+        known = next((s for s in scales if _alike(s, scale)), scale)
+        scales.setdefault(known, []).append(flavor.name)
+        if not _alike(scale, 1.0):
+            yield Issue(
+                severity=ERROR,
+                kind="shares_differ",
+                subject=subject,
+                why=f"it sets {weight:g} shares, and {flavor.vcpus} vCPUs of "
+                f"{tier.name} have {wanted}: beside others it gets "
+                f"{'more' if scale > 1 else 'less'} than what was sold",
+                mend=mend,
+                requirement="R49",
+            )
+    if len(scales) > 1:
+        yield _mixed(scales)
+
+
+def _mixed(scales: Mapping[float, list[str]]) -> Issue:
+    told = "; ".join(
+        f"{scale:g} ({_some(sorted(names))})"
+        for scale, names in sorted(scales.items())
+    )
+    return Issue(
+        severity=ERROR,
+        kind="mixed_scales",
+        subject="flavors",
+        why="their shares are of different scales, measured by those of the "
+        f"tiers: {told}. The kernel compares them on one host",
+        mend="Bring all flavors to one scale, [cputier_tier_<name>] "
+        f"cpu_shares too{_RESIZE}",
+        requirement="R49",
+    )
+
+
+def _alike(one: float, other: float) -> bool:
+    return abs(one - other) <= _SAME_SCALE * max(one, other)
+
+
+def _weights(facts: Facts, params: parameters.Parameters) -> Iterator[Issue]:
+    """What the kernel takes (R14), and whether it is a number (R52, R53)."""
+    least, greatest = catalogue.WEIGHTS[facts.cgroup_version]
+    for subject, flavor in _flavors(facts):
+        for key in (accounting.SHARES_SPEC, entitlement.MULTIPLIER_SPEC):
+            told = flavor.extra_specs.get(key)
+            if told is None:
+                continue
+            plural = key == entitlement.MULTIPLIER_SPEC
+            value = float(told) if _NUMBER.match(told) else 0.0
+            weight = value * flavor.vcpus if plural else value
+            if not plural and value != int(value):
+                value = 0.0
+            if not value or not least <= weight <= greatest:
+                yield Issue(
+                    severity=ERROR,
+                    kind="weight_out_of_range",
+                    subject=subject,
+                    why=f"{key}={told} "
+                    + (
+                        f"makes a weight of {weight:g}, and control groups "
+                        f"v{facts.cgroup_version} take {least} to {greatest}:"
+                        " libvirt refuses to start the instance"
+                        if value
+                        else "is no usable number, and sets nothing"
+                    ),
+                    mend="Smaller shares for all tiers and flavors; "
+                    "`openstack tier flavor create` proposes some",
+                    requirement="R52" if plural else "R14",
+                )
+            elif plural and facts.cluster.shares_class and weight % 1:
+                yield Issue(
+                    severity=ERROR,
+                    kind="fractional_units",
+                    subject=subject,
+                    why=f"{key}={told} with {flavor.vcpus} vCPUs makes "
+                    f"{weight:g} units, and Placement counts whole ones",
+                    mend="Change the multiplier or the number of vCPUs",
+                    requirement="R53",
+                )
+
+
+def _unknown_names(
+    facts: Facts, params: parameters.Parameters
+) -> Iterator[Issue]:
+    """Classes and traits that Placement does not know (R43, R174)."""
+    for subject, flavor in _flavors(facts):
+        for key, value in flavor.extra_specs.items():
+            matched = _REQUESTED.match(key)
+            if matched is None:
+                continue
+            kind, name = matched.groups()
+            known = facts.classes if kind == "resources" else facts.traits
+            if known is None or name in known or value in ("0", "forbidden"):
+                continue
+            what = "class" if kind == "resources" else "trait"
+            yield Issue(
+                severity=ERROR,
+                kind=f"unknown_{what}",
+                subject=subject,
+                why=f"{key}: Placement knows no such {what}, and no host can "
+                "take its instances",
+                mend=f"Correct the name, or openstack "
+                f"{'resource class' if what == 'class' else 'trait'} create "
+                f"{_quoted(name)} (CUSTOM_ ones)",
+                requirement="R43" if what == "class" else "R174",
+            )
+    if facts.classes is None or facts.cluster.shares_class is not None:
+        return
+    for tier in facts.cluster.tiers:
+        if tier.resource_class not in facts.classes:
+            yield Issue(
+                severity=ERROR,
+                kind="unknown_class",
+                subject=f"tier {tier.name}",
+                why="Placement does not know its class, "
+                f"{tier.resource_class}",
+                mend="openstack tier provider-config generate, and restart "
+                "nova-compute; or correct [cputier_tier_"
+                f"{tier.name}] resource_class",
+                requirement="R43",
+            )
+
+
+def _fits_nowhere(
+    facts: Facts, params: parameters.Parameters
+) -> Iterator[Issue]:
+    """Flavors that no host could take if it were empty (R144)."""
+    cluster = facts.cluster
+    for subject, flavor in _flavors(facts):
+        claim = offer.accounting_of(cluster).asked(flavor)
+        if claim is None or claim.doubt:
+            continue
+        for name in sorted(
+            offer.accounting_of(cluster).classes & flavor.resources.keys()
+        ):
+            most = max(
+                (_largest(host, name) for host in cluster.hosts), default=0
+            )
+            if flavor.resources[name] > most:
+                yield Issue(
+                    severity=WARNING,
+                    kind="fits_nowhere",
+                    subject=subject,
+                    why=f"it requests {flavor.resources[name]} {name}, and "
+                    f"the most that a single host grants is {most}",
+                    mend="Raise total or max_unit of the inventories, or "
+                    "delete the flavor",
+                    requirement="R144",
+                )
+
+
+def _largest(host: model.Host, name: str) -> int:
+    """The most units of a class that an empty host grants at once."""
+    return max(
+        (
+            min(inventory.max_unit, _whole(inventory))
+            for provider in host.providers
+            if (inventory := provider.inventories.get(name)) is not None
+        ),
+        default=0,
+    )
+
+
+def _whole(inventory: model.Inventory) -> int:
+    """The capacity with what is reserved given back."""
+    if inventory.total is None:
+        return inventory.capacity
+    return int(inventory.total * inventory.allocation_ratio)
+
+
+def _named_tier(cluster: model.Cluster, name: str) -> model.Tier | None:
+    """The tier that a name tells, by one of its words."""
+    words = {word.lower() for word in _WORD.findall(name)}
+    for tier in cluster.tiers:
+        if tier.name.lower() in words:
+            return tier
+    return None
+
+
+def _names(facts: Facts, params: parameters.Parameters) -> Iterator[Issue]:
+    """Names that tell another tier (R50)."""
+    cluster = facts.cluster
+    for one in facts.flavors:
+        told = _named_tier(cluster, one.name)
+        tier = offer.tier_of(cluster, one.flavor)
+        if told is None or tier is None or told.name == tier:
+            continue
+        yield Issue(
+            severity=WARNING,
+            kind="name_tells_another_tier",
+            subject=f"flavor {one.name}",
+            why=f"it is {tier}, and its name says {told.name}: people choose "
+            "flavors by their names",
+            mend="Correct the request ("
+            + _set(one.flavor, _request(facts, told, one.flavor.vcpus))
+            + f", and take that of {tier} out), or make it anew under "
+            "another name",
+            requirement="R50",
+        )
+
+
+def _variants(facts: Facts, params: parameters.Parameters) -> Iterator[Issue]:
+    """Variants of a size differ in their tier alone (R51)."""
+    cluster = facts.cluster
+    sizes: dict[str, dict[str, Offered]] = {}
+    for one in facts.flavors:
+        tier = _named_tier(cluster, one.name)
+        if tier is None or offer.tier_of(cluster, one.flavor) != tier.name:
+            continue
+        base = re.sub(
+            rf"(?i)\b{re.escape(tier.name)}\b", "*", one.name.replace("_", "-")
+        )
+        sizes.setdefault(base, {})[tier.name] = one
+    for base, found in sorted(sizes.items()):
+        ranked = [t.name for t in cluster.tiers if t.name in found]
+        first = found[ranked[0]]
+        for name in ranked[1:]:
+            yield from _compared(cluster, found[name], first)
+        missing = [t.name for t in cluster.tiers if t.name not in found]
+        if missing:
+            yield Issue(
+                severity=INFO,
+                kind="variant_missing",
+                subject=f"size {base}",
+                why=f"there is no variant of {', '.join(missing)}",
+                mend="openstack tier flavor create "
+                f"{' '.join(f'--tier {m}' for m in missing)} "
+                f"--vcpus {first.flavor.vcpus} --ram {first.flavor.memory_mb}"
+                f" --disk {first.root_gb} ...",
+                requirement="R44",
+            )
+
+
+def _compared(
+    cluster: model.Cluster, one: Offered, other: Offered
+) -> Iterator[Issue]:
+    for what, mine, theirs in (
+        ("vCPUs", one.flavor.vcpus, other.flavor.vcpus),
+        ("MB of memory", one.flavor.memory_mb, other.flavor.memory_mb),
+        ("GB of disk", one.root_gb, other.root_gb),
+        ("GB of ephemeral disk", one.ephemeral_gb, other.ephemeral_gb),
+        ("MB of swap", one.swap_mb, other.swap_mb),
+    ):
+        if mine != theirs:
+            yield Issue(
+                severity=WARNING,
+                kind="variants_differ",
+                subject=f"flavor {one.name}",
+                why=f"it has {mine} {what}, and {other.name} has {theirs}: "
+                "variants of a size differ in their tier alone",
+                mend=f"openstack flavor delete {_quoted(one.name)}, and make "
+                "it anew with openstack tier flavor create",
+                requirement="R51",
+            )
+    own, others = _other_specs(cluster, one), _other_specs(cluster, other)
+    for key in sorted(own.keys() | others.keys()):
+        wanted = others.get(key)
+        if own.get(key) == wanted:
+            continue
+        yield Issue(
+            severity=WARNING,
+            kind="variants_differ",
+            subject=f"flavor {one.name}",
+            why=f"it has {_told(key, own)}, and {other.name} has "
+            f"{_told(key, others)}: variants of a size differ in their tier "
+            "alone",
+            mend=(
+                f"openstack flavor unset --property {_quoted(key)} "
+                f"{_quoted(one.name)}"
+                if wanted is None
+                else _set(one.flavor, {key: wanted})
+            ),
+            requirement="R51",
+        )
+
+
+def _told(key: str, specs: Mapping[str, str]) -> str:
+    return f"{key}={specs[key]}" if key in specs else f"no {key}"
+
+
+def _other_specs(cluster: model.Cluster, one: Offered) -> dict[str, str]:
+    """Extra specs that are not the tier's own."""
+    own = {accounting.SHARES_SPEC, entitlement.MULTIPLIER_SPEC}
+    own |= {
+        f"resources:{name}" for name in offer.accounting_of(cluster).classes
+    }
+    return {k: v for k, v in one.flavor.extra_specs.items() if k not in own}
+
+
+def _outdated_instances(
+    facts: Facts, params: parameters.Parameters
+) -> Iterator[Issue]:
+    """Instances that keep what their flavor was (R19, R49)."""
+    sold = {one.name: one.flavor for one in facts.flavors}
+    stale: dict[str, list[str]] = {}
+    for instance in facts.cluster.instances:
+        flavor = sold.get(instance.flavor.name)
+        if flavor is not None and _essence(flavor) != _essence(
+            instance.flavor
+        ):
+            stale.setdefault(flavor.name, []).append(instance.name)
+    for name, instances in sorted(stale.items()):
+        yield Issue(
+            severity=WARNING,
+            kind="instances_of_an_older_flavor",
+            subject=f"flavor {name}",
+            why=f"{len(instances)} instances were made before it was "
+            f"changed, and keep the old tier, units or shares: "
+            f"{_some(sorted(instances))}",
+            mend="openstack server resize, to a flavor that says what they "
+            "shall have",
+            requirement="R49",
+        )
+
+
+def _essence(flavor: model.Flavor) -> tuple[object, ...]:
+    specs = {
+        key: value
+        for key, value in flavor.extra_specs.items()
+        if key.startswith(("resources", "quota:cpu_shares"))
+    }
+    return (flavor.vcpus, tuple(sorted(specs.items())))
+
+
+# Hosts
+
+
+def _inventories(
+    facts: Facts, params: parameters.Parameters
+) -> Iterator[Issue]:
+    """Hosts that lack a tier's class, or sell it otherwise (R22, R39, R40)."""
+    cluster = facts.cluster
+    if cluster.shares_class is not None or not cluster.tier_classes:
+        return
+    for host in cluster.hosts:
+        subject = f"host {host.name}"
+        generate = (
+            f"openstack tier provider-config generate --host {host.name}, "
+            "and restart nova-compute there"
+        )
+        lacking = [
+            tier.name
+            for tier in cluster.tiers
+            if tier.resource_class in cluster.tier_classes
+            and host.capacity(tier.resource_class) is None
+        ]
+        if lacking:
+            yield Issue(
+                severity=ERROR,
+                kind="inventory_missing",
+                subject=subject,
+                why=f"it reports no inventory of {', '.join(lacking)}: it "
+                "takes no instance of them, and those there are not judged",
+                mend=generate,
+                requirement="R137",
+            )
+        for tier in cluster.tiers:
+            yield from _inventory(host, tier, subject, generate)
+
+
+def _inventory(
+    host: model.Host, tier: model.Tier, subject: str, generate: str
+) -> Iterator[Issue]:
+    for provider in host.providers:
+        inventory = provider.inventories.get(tier.resource_class)
+        if inventory is None or inventory.total is None:
+            continue
+        if inventory.allocation_ratio != 1.0:
+            yield Issue(
+                severity=WARNING,
+                kind="tier_ratio",
+                subject=subject,
+                why=f"its inventory of {tier.name} has the ratio "
+                f"{inventory.allocation_ratio:g}: units of a tier are not "
+                "over-subscribed, total says how many there are",
+                mend="allocation_ratio: 1.0 in its provider.yaml",
+                requirement="R22",
+            )
+        cpus = host.shared_cpus
+        if cpus is None or inventory.total == cpus:
+            continue
+        more = inventory.total > cpus
+        yield Issue(
+            severity=WARNING if more else INFO,
+            kind="units_differ_from_cpus",
+            subject=subject,
+            why=f"it offers {inventory.total} units of {tier.name} on {cpus} "
+            "shared CPUs: "
+            + (
+                "the tier alone over-subscribes it; its provider.yaml may be "
+                "older than its cpu_shared_set"
+                if more
+                else "meant so, or its provider.yaml is older than its "
+                "cpu_shared_set"
+            ),
+            mend=generate,
+            requirement="R39",
+        )
+
+
+def _vcpus(facts: Facts, params: parameters.Parameters) -> Iterator[Issue]:
+    """VCPU against the sum of the tiers (R5, R23)."""
+    cluster = facts.cluster
+    tiered = [
+        one.flavor
+        for one in facts.flavors
+        if offer.accounting_of(cluster).asked(one.flavor) is not None
+    ]
+    # Flavors may take none of it on purpose (R24).
+    if (
+        cluster.shares_class is not None
+        or not cluster.tier_classes
+        or (tiered and not any("VCPU" in f.resources for f in tiered))
+    ):
+        return
+    for host in cluster.hosts:
+        inventories = {
+            name: inventory
+            for provider in host.providers
+            for name, inventory in provider.inventories.items()
+        }
+        sold = sum(
+            _whole(inventories[tier.resource_class])
+            for tier in cluster.tiers
+            if tier.resource_class in inventories
+        )
+        vcpu = inventories.get("VCPU")
+        cpus = host.shared_cpus
+        if vcpu is None or not sold or not cpus or _whole(vcpu) == sold:
+            continue
+        less = _whole(vcpu) < sold
+        yield Issue(
+            severity=WARNING,
+            kind="vcpu_ratio",
+            subject=f"host {host.name}",
+            why=f"its VCPU inventory holds {_whole(vcpu)} (ratio "
+            f"{vcpu.allocation_ratio:g}) and its tiers {sold}: "
+            + (
+                "VCPU runs out before the tiers are full"
+                if less
+                else f"{_whole(vcpu) - sold} are open to instances of no tier"
+            ),
+            mend=f"[DEFAULT] cpu_allocation_ratio = {sold / cpus:g} in its "
+            "nova.conf",
+            requirement="R23",
+        )
+
+
+def _single_class(
+    facts: Facts, params: parameters.Parameters
+) -> Iterator[Issue]:
+    """Nova's options for the one class, switched on by halves (R35, R38)."""
+    cluster, nova = facts.cluster, facts.nova
+    name = cluster.shares_class
+    shown = name is not None and name in cluster.tier_classes
+    if nova.reports_shares and nova.requests_shares is False:
+        yield Issue(
+            severity=ERROR,
+            kind="shares_half_enabled",
+            subject="nova.conf",
+            why="hosts report shares, and the scheduler does not ask for "
+            "them: nobody is held to the capacity",
+            mend="[filter_scheduler] query_placement_for_vcpu_shares = true",
+            requirement="R35",
+        )
+    if nova.reports_shares is False and shown:
+        yield Issue(
+            severity=ERROR,
+            kind="shares_turned_off",
+            subject="nova.conf",
+            why=f"report_vcpu_shares is off, and hosts have {name}: where it "
+            "was on it must not be turned off again",
+            mend="[libvirt] report_vcpu_shares = true",
+            requirement="R38",
+        )
+
+
+def _share_capacities(
+    facts: Facts, params: parameters.Parameters
+) -> Iterator[Issue]:
+    """Units of the one class for each CPU, the same on all hosts (R33)."""
+    cluster = facts.cluster
+    name = cluster.shares_class
+    if name is None:
+        return
+    multiples: dict[float, list[str]] = {}
+    for host in cluster.hosts:
+        for provider in host.providers:
+            inventory = provider.inventories.get(name)
+            if inventory is None or not inventory.total:
+                continue
+            if host.shared_cpus:
+                each = inventory.total / host.shared_cpus
+                multiples.setdefault(each, []).append(host.name)
+    usual = max(multiples, key=lambda m: (len(multiples[m]), m), default=0)
+    for each, hosts in sorted(multiples.items()):
+        if each == usual:
+            continue
+        for named in hosts:
+            yield Issue(
+                severity=WARNING,
+                kind="shares_capacity_differs",
+                subject=f"host {named}",
+                why=f"it offers {each:g} units of {name} for each shared "
+                f"CPU, and most hosts {usual:g}: a unit is not worth the "
+                "same everywhere",
+                mend="openstack tier provider-config generate --single-class "
+                f"--multiplier {usual:g} --host {named}",
+                requirement="R33",
+            )
+
+
+def _shared_sets(
+    facts: Facts, params: parameters.Parameters
+) -> Iterator[Issue]:
+    """VCPU against the size of cpu_shared_set (R9, R40)."""
+    cpus = facts.nova.shared_cpus
+    if cpus is None:
+        return
+    for host in facts.cluster.hosts:
+        if host.shared_cpus not in (None, cpus):
+            yield Issue(
+                severity=WARNING,
+                kind="cpu_shared_set_differs",
+                subject=f"host {host.name}",
+                why=f"it reports {host.shared_cpus} VCPU, and cpu_shared_set "
+                f"names {cpus} CPUs",
+                mend=f"Restart nova-compute on {host.name}, or correct "
+                "[compute] cpu_shared_set",
+                requirement="R40",
+            )
+
+
+def _files(facts: Facts, params: parameters.Parameters) -> Iterator[Issue]:
+    """Provider configuration files against Placement (R25, R39)."""
+    for one in facts.differences:
+        said = (
+            f"{one.source} says {one.told}" if one.told else "no file has it"
+        )
+        yield Issue(
+            severity=ERROR,
+            kind="provider_config_differs",
+            subject=f"host {one.host}",
+            why=f"{one.what}: {said}, Placement shows {one.shown or 'nothing'}"
+            if one.what
+            else f"{said}",
+            mend=one.mend,
+            requirement="R25",
+        )
+
+
+# Limits, and what the reader found
+
+
+def _limits(facts: Facts, params: parameters.Parameters) -> Iterator[Issue]:
+    """Limits on migrations that contradict one another (R108)."""
+    nova = facts.nova.live_migrations
+    most = max(params.parallel_per_source, 1)
+    if nova and nova < most:
+        yield Issue(
+            severity=WARNING,
+            kind="nova_queues_migrations",
+            subject="nova.conf",
+            why=f"a host sends {nova} instances at the same time at most, "
+            f"and an audit plans {most}: those above it wait in Nova",
+            mend=f"[DEFAULT] max_concurrent_live_migrations = {most}, or the "
+            f"audit parameter parallel_per_source = {nova}",
+            requirement="R108",
+        )
+    if facts.workers is not None and facts.workers < params.parallel_total:
+        yield Issue(
+            severity=WARNING,
+            kind="few_workers",
+            subject="watcher.conf",
+            why=f"Watcher's applier runs {facts.workers} actions at the same "
+            f"time, and an audit plans {params.parallel_total}: it takes "
+            "longer than expected",
+            mend="[watcher_workflow_engines.taskflow] max_workers = "
+            f"{params.parallel_total}",
+            requirement="R108",
+        )
+
+
+def _found(facts: Facts, params: parameters.Parameters) -> Iterator[Issue]:
+    """What reading the cloud found: orphans, doubled and lost allocations."""
+    for one in facts.cluster.findings:
+        # What mends it is the last sentence.
+        why, _, mend = one.text.rstrip(".").rpartition(". ")
+        yield Issue(
+            severity=_FOUND.get(one.kind, WARNING),
+            kind=one.kind,
+            subject=one.subject,
+            why=why or mend,
+            mend=mend if why else "",
+            requirement="R170" if "allocation" in one.kind else "",
+        )
+    if facts.unjudged:
+        yield Issue(
+            severity=ERROR,
+            kind="not_judged",
+            subject="cloud",
+            why=facts.unjudged,
+            mend="An audit fails for the same reason",
+        )
+
+
+RULES: tuple[Rule, ...] = (
+    _untiered_flavors,
+    _units,
+    _shares,
+    _weights,
+    _unknown_names,
+    _fits_nowhere,
+    _names,
+    _variants,
+    _outdated_instances,
+    _inventories,
+    _vcpus,
+    _single_class,
+    _share_capacities,
+    _shared_sets,
+    _files,
+    _limits,
+    _found,
+)
+
+
+def _some(names: Iterable[str], limit: int = 5) -> str:
+    """The first few names, and how many more there are."""
+    names = list(names)
+    more = len(names) - limit
+    shown = ", ".join(names[:limit])
+    return f"{shown} and {more} more" if more > 0 else shown

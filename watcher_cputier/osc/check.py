@@ -1,0 +1,203 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""``openstack tier check``: what works, what is missing, what mends it."""
+
+import argparse
+from collections.abc import Callable, Iterator
+import importlib.metadata
+
+from keystoneauth1 import adapter as ksa_adapter
+from keystoneauth1 import exceptions as ksa_exceptions
+from openstack import connection as sdk
+from oslo_config import cfg
+
+from watcher_cputier import accounting
+from watcher_cputier import errors
+from watcher_cputier.conf import tiers as tiers_conf
+from watcher_cputier.datasources import service
+from watcher_cputier.osc import base
+from watcher_cputier.osc import settings
+
+WORKS = "works"
+FAILS = "fails"
+ABSENT = "absent"
+_WATCHER = "infra-optim"
+STRATEGY = "domain_capacity_enforcement"
+_UNKNOWN_CLASS = (
+    "Placement does not know the class. Report it from the hosts' "
+    "provider.yaml (`openstack tier provider-config generate`), or "
+    "`openstack resource class create {}`"
+)
+_NO_ENDPOINT = "the service catalogue has no endpoint"
+_NO_STRATEGY = (
+    f"it does not have the strategy {STRATEGY}. Install watcher-cputier into "
+    "the decision engine's environment and restart it"
+)
+# {what Watcher is asked about: what to do where it refuses}
+_WATCHER_POLICIES = {
+    "strategies": "Give the user the policy `strategy:get_all`",
+    "services": "Give the user the policy `service:get_all`",
+}
+_Row = tuple[str, str, str]
+
+
+class Check(base.Lister):
+    """Check access, versions, tiers and Watcher; exit status 1 if one fails
+
+    Each kind of request that an audit sends is tried as the user who runs
+    the command. Run it with Watcher's own credentials to know whether the
+    decision engine may see what it needs.
+    """
+
+    failed = False
+
+    def take_action(self, parsed_args: argparse.Namespace) -> base.Rows:
+        """One row for each thing that was tried."""
+        rows = list(self._rows(parsed_args))
+        self.failed = any(row[1] == FAILS for row in rows)
+        return ("Check", "Result", "Details"), rows
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Run it; 1 if something fails."""
+        status: int = super().run(parsed_args)
+        return status or int(self.failed)
+
+    def _rows(self, parsed_args: argparse.Namespace) -> Iterator[_Row]:
+        yield (
+            "watcher-cputier",
+            WORKS,
+            importlib.metadata.version("watcher-cputier"),
+        )
+        conf: cfg.ConfigOpts | None = None
+        try:
+            conf = self.configuration(parsed_args)
+            catalogue = tiers_conf.catalogue(conf)
+        except errors.TierError as exc:
+            conf = None
+            yield "tiers", FAILS, str(exc)
+        else:
+            names = ", ".join(
+                f"{t.name} ({t.resource_class}, {t.cpu_shares} shares)"
+                for t in catalogue.tiers
+            )
+            files = ", ".join(settings.files_of(conf)) or "built-in defaults"
+            yield "tiers", WORKS, f"{names}; from {files}"
+        reader = self.reader
+        usable = True
+        for one in (reader.nova, reader.placement, reader.neutron):
+            rows = list(_service(one.service, one.check_access))
+            usable = usable and rows[-1][1] != FAILS
+            yield from rows
+        if conf is not None and usable:
+            yield from self._classes(catalogue)
+        yield from _watcher(self.connection)
+
+    def _classes(self, catalogue: tiers_conf.Catalogue) -> Iterator[_Row]:
+        """Which of the tiers' classes Placement and its hosts have."""
+        try:
+            known = {
+                one["name"]
+                for one in self.reader.placement.service.items(
+                    "/resource_classes", "resource_classes"
+                )
+            }
+        except errors.ServiceError as exc:
+            yield "resource classes", FAILS, str(exc)
+            return
+        shares = (
+            (catalogue.shares_class,)
+            if catalogue.shares_class
+            else accounting.SHARES_CLASSES
+        )
+        for tier in catalogue.tiers:
+            if tier.resource_class in known:
+                yield tier.resource_class, WORKS, "Placement knows the class"
+            elif catalogue.mode == "shares" or known & set(shares):
+                yield (
+                    tier.resource_class,
+                    ABSENT,
+                    "not needed where one class counts all tiers",
+                )
+            else:
+                yield (
+                    tier.resource_class,
+                    FAILS,
+                    _UNKNOWN_CLASS.format(tier.resource_class),
+                )
+
+
+def _service(
+    one: service.Service, check: Callable[[], list[errors.ServiceError]]
+) -> Iterator[_Row]:
+    found = check()
+    if not found and not one.tally.requests:
+        yield (
+            one.name,
+            ABSENT,
+            _NO_ENDPOINT,
+        )
+    elif not found:
+        version = one.microversion
+        yield (
+            one.name,
+            WORKS,
+            f"microversion {version}" if version else "it answers",
+        )
+    for exc in found:
+        yield one.name, FAILS, str(exc)
+
+
+def _watcher(connected: sdk.Connection) -> Iterator[_Row]:
+    """Whether a Watcher has the strategy and its services run."""
+    region = connected.config
+    adapter = ksa_adapter.Adapter(
+        session=region.get_session(),
+        service_type=_WATCHER,
+        interface=region.get_interface(_WATCHER),
+        region_name=region.get_region_name(_WATCHER),
+        endpoint_override=region.get_endpoint(_WATCHER),
+    )
+    documents = {}
+    for what, cure in _WATCHER_POLICIES.items():
+        try:
+            answer = adapter.get(f"/v1/{what}", raise_exc=False)
+        except ksa_exceptions.EndpointNotFound:
+            yield "Watcher", ABSENT, _NO_ENDPOINT
+            return
+        except ksa_exceptions.ClientException as exc:
+            yield "Watcher", FAILS, f"it cannot be reached: {exc}"
+            return
+        if answer.status_code != 200:
+            yield (
+                "Watcher",
+                FAILS,
+                f"GET /v1/{what} answers {answer.status_code}. {cure}",
+            )
+            return
+        documents[what] = answer.json()[what]
+    names = {one["name"] for one in documents["strategies"]}
+    if STRATEGY in names:
+        yield "Watcher", WORKS, f"it has the strategy {STRATEGY}"
+    else:
+        yield (
+            "Watcher",
+            FAILS,
+            _NO_STRATEGY,
+        )
+    for one in documents["services"]:
+        yield (
+            one["name"],
+            WORKS if one["status"] == "ACTIVE" else FAILS,
+            f"{one['status'].lower()} on {one['host']}",
+        )

@@ -1,0 +1,306 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""``openstack tier flavor``: the variants of a size."""
+
+import argparse
+from collections.abc import Mapping
+import dataclasses
+
+from cliff import columns
+from openstack import exceptions as sdk_exceptions
+
+from watcher_cputier import accounting
+from watcher_cputier import catalogue as variants_of
+from watcher_cputier import errors
+from watcher_cputier import model
+from watcher_cputier.conf import tiers as tiers_conf
+from watcher_cputier.osc import base
+from watcher_cputier.osc import flavors
+
+CREATED = "created"
+COMPLETED = "completed"
+UNCHANGED = "unchanged"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What has to be done for one variant.
+
+    :param present: the flavor of that name, if there is one
+    :param lacking: extra specs that it lacks
+    """
+
+    variant: variants_of.Variant
+    present: flavors.Listed | None
+    lacking: Mapping[str, str]
+
+    @property
+    def result(self) -> str:
+        """What comes of it."""
+        if self.present is None:
+            return CREATED
+        return COMPLETED if self.lacking else UNCHANGED
+
+
+class CreateFlavor(base.Lister):
+    """Create the flavors of a size, one for each tier
+
+    Flavors that are there already are left as they are, or get the
+    properties that they lack; if one of them contradicts what it should be,
+    nothing is written at all. This is the only command of its group that
+    changes the cloud.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """The options."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument("size", metavar="<size>", help="name of the size")
+        for name, wanted, what in (
+            ("vcpus", True, "number of vCPUs"),
+            ("ram", True, "memory in MB"),
+            ("disk", False, "root disk in GB (default: 0)"),
+            ("ephemeral", False, "ephemeral disk in GB (default: 0)"),
+            ("swap", False, "swap in MB (default: 0)"),
+        ):
+            parser.add_argument(
+                f"--{name}",
+                metavar="<number>",
+                type=int,
+                required=wanted,
+                default=0,
+                help=what,
+            )
+        parser.add_argument(
+            "--tier",
+            metavar="<tier>",
+            action="append",
+            help="only of this tier; may be given several times",
+        )
+        parser.add_argument(
+            "--name",
+            metavar="<scheme>",
+            default=variants_of.NAME,
+            help="how the flavors are named, with {tier} and {size} "
+            f"(default: {variants_of.NAME})",
+        )
+        parser.add_argument(
+            "--property",
+            metavar="<key=value>",
+            action="append",
+            default=[],
+            help="a further property of all of them; may be given several "
+            "times",
+        )
+        parser.add_argument(
+            "--no-vcpu",
+            action="store_true",
+            help="request no VCPU besides the tier's class",
+        )
+        parser.add_argument(
+            "--private",
+            action="store_true",
+            help="not available to all projects",
+        )
+        parser.add_argument(
+            "--dry-run",
+            action="store_true",
+            help="tell what would be done, and write nothing",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> base.Rows:
+        """One row for each flavor."""
+        conf = self.configuration(parsed_args)
+        told = tiers_conf.catalogue(conf)
+        size = _size(parsed_args)
+        wanted = variants_of.variants(
+            size,
+            _chosen(told.tiers, parsed_args.tier),
+            scheme=parsed_args.name,
+            shares_class=(
+                told.shares_class or accounting.SHARES_CLASSES[1]
+                if told.mode == "shares"
+                else None
+            ),
+            cgroup_version=conf[tiers_conf.GROUP].cgroup_version,
+        )
+        there = {
+            one.flavor.name: one for one in flavors.get_flavors(self.reader)
+        }
+        steps = [_step(one, there.get(one.name)) for one in wanted]
+        ids = {
+            step.variant.name: step.present.id if step.present else None
+            for step in steps
+        }
+        if not parsed_args.dry_run:
+            for step in steps:
+                ids[step.variant.name] = self._write(step, parsed_args.private)
+        return (
+            (
+                "ID",
+                "Name",
+                "Tier",
+                "VCPUs",
+                "RAM",
+                "Disk",
+                "Properties",
+                "Result",
+            ),
+            [
+                (
+                    base.Told(ids[step.variant.name]),
+                    step.variant.name,
+                    step.variant.tier,
+                    size.vcpus,
+                    size.memory_mb,
+                    size.disk_gb,
+                    Properties(step.variant.extra_specs),
+                    step.result,
+                )
+                for step in steps
+            ],
+        )
+
+    def _write(self, step: Step, private: bool) -> str:
+        """Make what a variant lacks; the flavor's id."""
+        compute = self.connection.compute
+        size = step.variant.size
+        try:
+            if step.present is not None:
+                key = step.present.id
+            else:
+                key = compute.create_flavor(
+                    name=step.variant.name,
+                    vcpus=size.vcpus,
+                    ram=size.memory_mb,
+                    disk=size.disk_gb,
+                    ephemeral=size.ephemeral_gb,
+                    swap=size.swap_mb,
+                    is_public=not private,
+                ).id
+            if step.lacking:
+                compute.create_flavor_extra_specs(key, dict(step.lacking))
+        except sdk_exceptions.SDKException as exc:
+            raise errors.ServiceError(
+                f"flavor {step.variant.name} cannot be written: {exc}",
+                where="Nova",
+                cure="Creating flavors needs the policies "
+                "os_compute_api:os-flavor-manage:create and "
+                "os_compute_api:os-flavor-extra-specs:create. Run the "
+                "command again: what is there already stays",
+            ) from exc
+        return str(key)
+
+
+class Properties(columns.FormattableColumn[Mapping[str, str]]):
+    """Properties of a flavor, as `openstack flavor show` has them."""
+
+    def human_readable(self) -> str:
+        """``key='value'``, with commas."""
+        return ", ".join(f"{k}='{v}'" for k, v in sorted(self._value.items()))
+
+    def machine_readable(self) -> dict[str, str]:
+        """The properties."""
+        return dict(self._value)
+
+
+def _size(parsed_args: argparse.Namespace) -> variants_of.Size:
+    specs = {}
+    for text in parsed_args.property:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise errors.ParameterError(
+                "has no value",
+                where=f"--property {text}",
+                cure="Say key=value",
+            )
+        specs[key] = value
+    for name in ("vcpus", "ram"):
+        if getattr(parsed_args, name) < 1:
+            raise errors.ParameterError(
+                "has to be 1 or more", where=f"--{name}"
+            )
+    return variants_of.Size(
+        name=parsed_args.size,
+        vcpus=parsed_args.vcpus,
+        memory_mb=parsed_args.ram,
+        disk_gb=parsed_args.disk,
+        ephemeral_gb=parsed_args.ephemeral,
+        swap_mb=parsed_args.swap,
+        extra_specs=model.frozen_map(specs),
+        counts_vcpus=not parsed_args.no_vcpu,
+    )
+
+
+def _chosen(
+    tiers: tuple[model.Tier, ...], wanted: list[str] | None
+) -> tuple[model.Tier, ...]:
+    names = [tier.name for tier in tiers]
+    for name in wanted or ():
+        if name not in names:
+            raise errors.ParameterError(
+                f"unknown tier {name!r}",
+                where="--tier",
+                cure=f"The tiers are {', '.join(names)}",
+            )
+    return tuple(t for t in tiers if not wanted or t.name in wanted)
+
+
+def _step(
+    variant: variants_of.Variant, present: flavors.Listed | None
+) -> Step:
+    """What a variant lacks.
+
+    :raises ParameterError: if the flavor of that name is something else
+    """
+    if present is None:
+        return Step(variant=variant, present=None, lacking=variant.extra_specs)
+    size, record = variant.size, present.record
+    for what, told, wanted in (
+        ("vcpus", record["vcpus"], size.vcpus),
+        ("ram", record["ram"], size.memory_mb),
+        ("disk", record["disk"], size.disk_gb),
+        ("ephemeral", record["ephemeral"], size.ephemeral_gb),
+        ("swap", int(record.get("swap") or 0), size.swap_mb),
+    ):
+        if told != wanted:
+            raise errors.ParameterError(
+                f"it exists with {what} {told} instead of {wanted}, which "
+                "cannot be changed",
+                where=f"flavor {variant.name}",
+                cure="Name the size otherwise, or delete the flavor. Nothing "
+                "was written",
+            )
+    specs = present.flavor.extra_specs
+    wrong = {
+        key: value
+        for key, value in variant.extra_specs.items()
+        if specs.get(key, value) != value
+    }
+    if wrong:
+        key, value = next(iter(wrong.items()))
+        raise errors.ParameterError(
+            f"it exists with {key}={specs[key]} instead of {value}",
+            where=f"flavor {variant.name}",
+            cure=f"Change it (`openstack flavor set {variant.name} "
+            f"--property {key}={value}`) and resize its instances. Nothing "
+            "was written",
+        )
+    return Step(
+        variant=variant,
+        present=present,
+        lacking=model.frozen_map(
+            {k: v for k, v in variant.extra_specs.items() if k not in specs}
+        ),
+    )
