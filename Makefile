@@ -168,7 +168,7 @@ constraints: ## Renew constraints.txt with the newest versions that fit
 clean: clean-demo ## Remove the environments and everything generated
 	@rm -rf $(VENV) $(VENV_OLDEST) build dist *.egg-info .eggs doc/build \
 	  releasenotes/build etc/*.sample cover .coverage .mypy_cache .pytest_cache \
-	  .ruff_cache .hypothesis
+	  .ruff_cache .hypothesis .prometheus
 
 .PHONY: help
 help: ## Show this list

@@ -497,6 +497,8 @@ def _judge(out: report.Report, found: Sequence[Sequence[Seen]]) -> None:
         not accused,
     )
     short = [row for row in sold if row[0].tenant.short]
+    if not short:
+        return
     missed = [
         f"{row[0].mix.name}: {row[0].tenant.guest.name}"
         for row in short

@@ -22,6 +22,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -32,6 +33,8 @@ from oslo_config import cfg
 
 from demo import terminal
 from tests import cloud as embedded
+from tests.cloud import kernel
+from tests.cloud import loads
 from watcher_cputier import diagnosis
 from watcher_cputier import model
 from watcher_cputier import parameters
@@ -50,6 +53,16 @@ _DEADLINE_SECONDS = 120
 # and one more makes room for the largest of them.
 _FEWEST = 7
 _LARGEST = "lake"
+
+
+_STARVED = "render"
+_BUSY = dict.fromkeys(
+    ["render", "shop", "search", "batch", "bank", "index", "build", "forum"],
+    1.0,
+)
+# Of 8 CPUs; the simulated scheduler works in slices of time, as a real one.
+_TOLERANCE_CPUS = 0.4
+_HERE = pathlib.Path(__file__).resolve().parent
 
 
 class CommandError(RuntimeError):
@@ -114,6 +127,7 @@ class Story:
         self._see("After the plan: units held / quota")
         self._check_cure(moved)
         self._audit_again()
+        self._starve()
         return self._conclude()
 
     def _drift(self) -> None:
@@ -138,10 +152,7 @@ class Story:
     def _audit_and_cure(self) -> dict[str, str]:
         """Audit, show the plan, run it; {instance: planned target}."""
         self._screen.title("The audit, as an operator runs it")
-        self._openstack(
-            f"optimize audittemplate create {_TEMPLATE} {_GOAL} "
-            f"--strategy {_STRATEGY} -f value -c UUID"
-        )
+        self._make_template()
         plan = self._audit()
         steps = self._steps(plan)
         self._show_plan(steps)
@@ -173,6 +184,12 @@ class Story:
             state == "SUCCEEDED" and states == ["SUCCEEDED"],
         )
         return targets
+
+    def _make_template(self) -> None:
+        self._openstack(
+            f"optimize audittemplate create {_TEMPLATE} {_GOAL} "
+            f"--strategy {_STRATEGY} -f value -c UUID"
+        )
 
     def _show_plan(self, steps: list[_Step]) -> None:
         self._screen.table(
@@ -229,6 +246,80 @@ class Story:
             not self._action_rows(plan)
             and indicators["excess_units_before"] == 0,
         )
+
+    def _starve(self) -> None:
+        """Every quota is kept, and yet a share does not arrive."""
+        screen, cloud = self._screen, self._cloud
+        screen.title("Starvation: quotas are kept, a share does not arrive")
+        cloud.load(embedded.CloudSpec.from_yaml(_HERE / "starvation.yaml"))
+        screen.say(
+            "Four other hosts, all within their quotas. On rack-11 and "
+            "rack-12 everything is busy, on"
+        )
+        screen.say(
+            "rack-13 everything is sold and idle. The guests' loads run in a "
+            "simulation of the kernel's"
+        )
+        screen.say(
+            "scheduler; a real Gnocchi has what Ceilometer would have told "
+            "it: CPU time and steal."
+        )
+        cloud.gnocchi.start()
+        try:
+            self._relieve()
+        finally:
+            cloud.gnocchi.leave()
+
+    def _relieve(self) -> None:
+        screen = self._screen
+        before = loads.tell(self._cloud, _BUSY)
+        self._see("Before the audit: units held / quota")
+        self._make_template()
+        plan = self._audit()
+        screen.say("From the decision engine's log:")
+        for line in self._told:
+            screen.say("  " + line.partition("; rack-")[0])
+        steps = self._steps(plan)
+        self._claim(
+            f"{_STARVED} alone moves: the fair contention on rack-12 and the "
+            "idle rack-13 are left alone",
+            [step.name for step in steps] == [_STARVED],
+        )
+        indicators = self._indicators(plan)
+        self._claim(
+            "one instance is starved, and none is expected to be after the "
+            "plan",
+            indicators["instances_starved_before"] == 1
+            and indicators["instances_starved_after"] == 0,
+        )
+        self._openstack(f"optimize actionplan start {plan}", quiet=True)
+        state = self._wait("actionplan", plan)
+        target = {step.name: step.target for step in steps}[_STARVED]
+        where = self._cloud.locations()
+        self._claim(
+            f"the action plan {state}, and Nova has {_STARVED} on {target}",
+            state == "SUCCEEDED" and where[_STARVED] == target,
+        )
+        after = loads.tell(self._cloud, _BUSY, placed=where)
+        had, has = (_cpus(told[_STARVED]) for told in (before, after))
+        predicted = self._predicted(plan)
+        self._claim(
+            f"{_STARVED} had {had:.1f} CPUs of the 8 that it wants and has "
+            f"{has:.1f} now; {predicted:.1f} were predicted",
+            had < 1.5 < has and abs(has - predicted) < _TOLERANCE_CPUS,
+        )
+
+    def _predicted(self, plan: str) -> float:
+        """CPUs that the starved instance is predicted to get, by the log."""
+        told = next(
+            line
+            for line in self._told
+            if line.startswith("Predicted by the entitlements: " + _STARVED)
+        )
+        per_vcpu = re.search(r"gets ([0-9.]+) CPUs per vCPU", told)
+        if per_vcpu is None:
+            raise CommandError(f"no prediction in {told!r} of plan {plan}")
+        return 8 * float(per_vcpu[1])
 
     def _conclude(self) -> bool:
         if self._broken:
@@ -401,6 +492,13 @@ def _poll(state: Callable[[], str], what: str) -> str:
             )
         time.sleep(0.5)
     return now
+
+
+def _cpus(series: kernel.Series) -> float:
+    """CPUs that an instance had on average, by its counters."""
+    rows = list(series)
+    (begin, first, _), (end, last, _) = rows[0], rows[-1]
+    return (last - first) / 1e9 / (end - begin)
 
 
 def _own_lines(log: str) -> list[str]:

@@ -43,11 +43,15 @@ def configure(folder: pathlib.Path, **overrides: Any) -> cfg.ConfigOpts:
 
     ``service.prepare_service`` would do more: it takes over the process's log.
 
-    :param folder: where the configuration is to be
+    :param folder: where the configuration is to be; a ``ceilometer.conf``
+        that is there already counts
     :param overrides: ``GROUP__OPTION=value``, or ``OPTION=value`` of DEFAULT
     """
     shutil.copytree(SAMPLES, folder, dirs_exist_ok=True)
-    (folder / "ceilometer.conf").touch()
+    file = folder / "ceilometer.conf"
+    if not file.exists():
+        # Where no service is asked, none has to be reached.
+        file.write_text("[service_credentials]\nauth_type = none\n")
     conf = cfg.ConfigOpts()
     for group, options in opts.list_opts():
         conf.register_opts(
@@ -55,13 +59,11 @@ def configure(folder: pathlib.Path, **overrides: Any) -> cfg.ConfigOpts:
         )
     keystone_client.register_keystoneauth_opts(conf)
     log.register_options(conf)
-    conf(["--config-file", str(folder / "ceilometer.conf")])
+    conf(["--config-file", str(file)])
     keystone_client.post_register_keystoneauth_opts(conf)
     ceilometer_sample.setup(conf)
     messaging.setup()
     conf.set_override("telemetry_driver", "test", "publisher_notifier")
-    # Where no service is asked, none has to be reached.
-    conf.set_override("auth_type", "none", "service_credentials")
     for name, value in overrides.items():
         group, _, option = name.rpartition("__")
         conf.set_override(option, value, group or None)

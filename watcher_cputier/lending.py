@@ -85,11 +85,12 @@ def lend(
 ) -> diagnosing.Diagnosis:
     """The diagnosis with excesses that are lent set apart.
 
+    :param diagnosis: one with something lent already is returned as it is
     :returns: in ``quota_mode: strict`` the same; else one whose ``excesses``
         are those to be cured, with the others in ``lent``, and findings of
         what was decided
     """
-    if params.quota_mode != BORROW:
+    if params.quota_mode != BORROW or diagnosis.lent:
         return diagnosis
     if cluster.telemetry is None:
         return _with(diagnosis, (), (_blind(),))

@@ -100,8 +100,6 @@ class Loads:
     def floor_at(self, rows: Indices, hosts: Indices) -> Floats:
         """f0 that instances would have on hosts; NaN if unknown."""
         tier = self.tier[rows]
-        if not self.floors.shape[1]:
-            return np.full(len(rows), math.nan)
         return np.where(tier < 0, math.nan, self.floors[hosts, tier])
 
     @functools.cached_property
@@ -111,8 +109,6 @@ class Loads:
         Where the scales of a host's instances are equal, its tiers have the
         proportions that were sold.
         """
-        if not len(self.tier_weights):
-            return np.full(len(self.instances), math.nan)
         right = self.vcpus * self.tier_weights[self.tier]
         return np.where(self.tier < 0, math.nan, self.weights / right)
 

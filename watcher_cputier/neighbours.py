@@ -87,7 +87,7 @@ class Neighbours:
         found = [
             self._domain(other)
             for other in self._unaccounted
-            if other != row and self._disturbs(other, row)
+            if self._disturbs(other, row)
         ]
         return sorted(found, key=lambda d: (-d.weight, d.name))
 

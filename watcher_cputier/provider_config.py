@@ -329,7 +329,7 @@ def declared(found: Any, source: str) -> tuple[Declared, ...]:
         raise _wrong(
             source, f"meta.schema_version is {version!r} and has to be '1.0'"
         )
-    providers = found.get("providers") or []
+    providers = found.get("providers", [])
     if not isinstance(providers, list):
         raise _wrong(source, "providers is no list")
     return tuple(

@@ -41,7 +41,6 @@ once, before anything is vetted one by one.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import math
-import statistics
 
 from watcher_cputier import model
 
@@ -161,9 +160,9 @@ def _doubt(
             return None
     else:
         odd = seen
-        if _SMALLEST_CPUS <= statistics.median(seen) <= _LARGEST_CPUS:
+        if _SMALLEST_CPUS <= _median(seen) <= _LARGEST_CPUS:
             return None
-    middle = statistics.median(odd)
+    middle = _median(odd)
     raw = middle / measured.cpus(1.0, 1)
     return Doubt(
         role=role,
@@ -175,6 +174,11 @@ def _doubt(
             if unit != measured.unit and _plausible(raw, unit)
         ),
     )
+
+
+def _median(values: Sequence[float]) -> float:
+    """The middle one, the higher of two."""
+    return sorted(values)[len(values) // 2]
 
 
 def _plausible(raw: float, unit: str) -> bool:
@@ -323,11 +327,7 @@ def _spanned(
     for change in changes:
         if change.ended_at is not None and change.ended_at <= begin:
             continue
-        if (
-            change.began_at < end
-            or change.moved
-            or change.kind in _MADE_ANEW
-        ):
+        if change.began_at < end or change.moved or change.kind in _MADE_ANEW:
             yield change
 
 

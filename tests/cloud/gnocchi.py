@@ -50,6 +50,7 @@ POLICY = "ceilometer-low-rate"
 # Ceilometer's own writer belongs to the service project, as this one does.
 WRITER = "watcher"
 _MEMORY = "/dev/shm"
+_SHELF = "embedded-cloud-gnocchi-"
 _START_SECONDS = 90.0
 _PROCESS_SECONDS = 600.0
 _BATCH = 500
@@ -110,6 +111,18 @@ class Resource:
     project: str
     host: str = ""
     flavor: str = ""
+
+
+def _sweep(home: pathlib.Path) -> None:
+    """Remove what processes left that were killed: it takes memory."""
+    for shelf in home.glob(_SHELF + "*"):
+        try:
+            pid, started = (shelf / "owner").read_text().split()
+        except (OSError, ValueError):
+            # Just being made, or somebody else's.
+            continue
+        if str(process.start_time(int(pid))) != started:
+            shutil.rmtree(shelf, ignore_errors=True)
 
 
 class Gnocchi:
@@ -211,12 +224,11 @@ class Gnocchi:
         note = self.directory / "shelf"
         if note.exists() and pathlib.Path(note.read_text()).is_dir():
             return pathlib.Path(note.read_text())
-        made = pathlib.Path(
-            tempfile.mkdtemp(
-                prefix="embedded-cloud-",
-                dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None,
-            )
-        )
+        home = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+        _sweep(pathlib.Path(home or tempfile.gettempdir()))
+        made = pathlib.Path(tempfile.mkdtemp(prefix=_SHELF, dir=home))
+        pid = os.getpid()
+        (made / "owner").write_text("%d %s" % (pid, process.start_time(pid)))
         note.write_text(str(made))
         made.chmod(0o711)
         for name in ("database", "storage", "locks"):

@@ -51,6 +51,7 @@ SERVICES = {
     "image": ("glance", ""),
     "network": ("neutron", ""),
     "infra-optim": ("watcher", ""),
+    "metric": ("gnocchi", ""),
 }
 # The image that Nova's Glance fixture knows.
 IMAGE_ID = "155d900f-4e14-4e4c-a73d-069cbf4541e6"

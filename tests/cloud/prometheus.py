@@ -238,9 +238,18 @@ class Prometheus:
         """Stop the server; whoever asks is refused the connection."""
         self.control.call("halt")
 
-    def resume(self) -> None:
-        """Start the server again, with what it has stored."""
-        self.control.call("resume")
+    def resume(self, *, secure: bool = False) -> None:
+        """Start the server again, with what it has stored.
+
+        :param secure: with TLS, ``certificate``, and a password, for the
+            user ``watcher``; neither the forwarder nor Aetos knows it then
+        """
+        self.control.call("resume", secure=secure)
+
+    @property
+    def certificate(self) -> pathlib.Path:
+        """The server's, which has signed itself."""
+        return self.directory / "cert.pem"
 
     # Measures.
 
@@ -310,11 +319,15 @@ class Prometheus:
         finally:
             self.resume()
 
-    def forget(self) -> None:
-        """Drop everything that is stored."""
+    def forget(self, *, resume: bool = True) -> None:
+        """Drop everything that is stored.
+
+        :param resume: whether the server is wanted before the next ``write``
+        """
         self.halt()
         shutil.rmtree(self.directory / "data", ignore_errors=True)
-        self.resume()
+        if resume:
+            self.resume()
 
 
 def scraped(

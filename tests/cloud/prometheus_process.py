@@ -24,6 +24,8 @@ from __future__ import annotations
 
 import configparser
 import ctypes
+import datetime
+import ipaddress
 import json
 import os
 import pathlib
@@ -43,6 +45,10 @@ process.leave_with_parent()
 
 from aetos import app  # noqa: E402
 from cheroot import wsgi  # noqa: E402
+from cryptography import x509  # noqa: E402
+from cryptography.hazmat.primitives import hashes  # noqa: E402
+from cryptography.hazmat.primitives import serialization  # noqa: E402
+from cryptography.hazmat.primitives.asymmetric import ec  # noqa: E402
 
 from tests.cloud import control  # noqa: E402
 
@@ -51,6 +57,8 @@ _THREADS = 8
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
 _PR_SET_PDEATHSIG = 1
+# Of the word "password", with few rounds.
+_BCRYPT = "$2b$04$kt9ZnIsCD2NMmnIHQvXWve.s0OAFi87VrI61Z6x5gT748wI9EbeTG"
 _LIBC = ctypes.CDLL(None, use_errno=True)
 # A proxy of the environment must not see loopback traffic.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -63,6 +71,8 @@ class Server:
         self._program = program
         self._directory = directory
         self._child: subprocess.Popen[bytes] | None = None
+        #: Whether it wants TLS and the password of a user.
+        self.secure = False
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
@@ -82,6 +92,7 @@ class Server:
                 "--storage.tsdb.retention.time=100y",
                 "--web.listen-address=127.0.0.1:%d" % self.port,
                 "--log.level=warn",
+                "--web.config.file=%s" % self._web_configuration(),
             ],
             stdin=subprocess.DEVNULL,
             preexec_fn=_die_with_parent,  # noqa: PLW1509
@@ -91,6 +102,25 @@ class Server:
             if time.monotonic() > deadline or self._child.poll() is not None:
                 raise RuntimeError("Prometheus did not start; see this log")
             time.sleep(0.02)
+
+    def _web_configuration(self) -> pathlib.Path:
+        path = self._directory / "web.yml"
+        if not self.secure:
+            path.write_text("{}\n")
+            return path
+        certificate, key = _self_signed(self._directory)
+        path.write_text(
+            json.dumps(
+                {
+                    "tls_server_config": {
+                        "cert_file": str(certificate),
+                        "key_file": str(key),
+                    },
+                    "basic_auth_users": {"watcher": _BCRYPT},
+                }
+            )
+        )
+        return path
 
     def stop(self) -> None:
         if self._child is None:
@@ -109,6 +139,9 @@ class Server:
                 "http://127.0.0.1:%d/-/ready" % self.port, timeout=5
             ) as answer:
                 return bool(answer.status == 200)
+        except urllib.error.HTTPError as refusal:
+            # That it wants TLS.
+            return self.secure and refusal.code == 400
         except OSError:
             return False
 
@@ -136,6 +169,46 @@ class Server:
             ],
         )
         return [body]
+
+
+def _self_signed(
+    directory: pathlib.Path,
+) -> tuple[pathlib.Path, pathlib.Path]:
+    """A certificate for the loopback address, its own CA, and its key."""
+    certificate, private = directory / "cert.pem", directory / "key.pem"
+    if certificate.exists():
+        return certificate, private
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name(
+        [x509.NameAttribute(x509.NameOID.COMMON_NAME, "prometheus")]
+    )
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName(
+                [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+            ),
+            critical=False,
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return certificate, private
 
 
 def _die_with_parent() -> None:
@@ -205,10 +278,11 @@ def main() -> None:
         with lock:
             server.stop()
 
-    def resume() -> None:
+    def resume(secure: bool = False) -> None:
         # The child dies with the thread that starts it; those that serve
         # live as long as the process.
         with lock:
+            server.secure = secure
             server.start()
 
     signal.signal(signal.SIGTERM, leave)

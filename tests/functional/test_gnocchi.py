@@ -331,6 +331,29 @@ def test_polls_that_are_further_apart_than_windows_are_refused(
         read(cluster())
     with pytest.raises(telemetry.NoData, match="polled every 600 s"):
         read(cluster(), polling_interval_seconds=600)
+    # Which is mended by longer windows, made of two granules each.
+    found, _findings = read(
+        cluster(),
+        polling_interval_seconds=600,
+        params={"window_seconds": 600},
+    )
+    for row in found.readings.values():
+        for reading in row:
+            assert reading is not None
+            assert reading.usage_cpus == pytest.approx(USAGE)
+
+
+def test_windows_may_be_several_granules_long(
+    around: Surroundings, read: Read, now: int
+) -> None:
+    write(around, {name: counter(now, samples=20) for name in NAMES})
+    found, findings = read(cluster(), params={"window_seconds": 900})
+    assert findings == ()
+    assert found.window_seconds == 900
+    for row in found.readings.values():
+        for reading in row:
+            assert reading is not None
+            assert reading.usage_cpus == pytest.approx(USAGE)
 
 
 def test_counters_that_begin_anew_are_rejected_and_counted(
@@ -345,7 +368,8 @@ def test_counters_that_begin_anew_are_rejected_and_counted(
     row = found.readings[identifier("a-1")]
     assert [reading is None for reading in row] == [False, True, False]
     assert [finding.kind for finding in findings] == ["telemetry_rejected"]
-    # With what Nova knows about it, the windows around it go too.
+    # With what Nova knows about it, the windows around it go too, and those
+    # of the time on the other host.
     moved = model.Change(
         instance=identifier("a-1"),
         kind="live-migration",
@@ -354,9 +378,9 @@ def test_counters_that_begin_anew_are_rejected_and_counted(
         moved=True,
     )
     found, _findings = read(cluster(("a-1", "a-2"), (moved,)))
-    assert found.rejected == {"spans a change (live-migration)": 2}
-    row = found.readings[identifier("a-1")]
-    assert [reading is None for reading in row] == [False, True, True]
+    assert found.rejected == {"spans a change (live-migration)": 3}
+    assert found.readings[identifier("a-1")] == (None,) * 3
+    assert all(found.readings[identifier("a-2")])
 
 
 def test_a_gap_in_the_polls_spoils_the_value_after_it(
@@ -416,7 +440,7 @@ def test_another_granularity_is_named(
 ) -> None:
     write(around, {name: counter(now) for name in NAMES})
     with pytest.raises(
-        telemetry.NoData, match="archive policy has no points every 60 s"
+        telemetry.NoData, match="points every 300 s, windows are 60 s long"
     ):
         read(
             cluster(),

@@ -18,7 +18,7 @@ embedded cloud; what it prints as JSON is compared with what Placement and
 Nova say themselves.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import csv
 import dataclasses
 import io
@@ -34,7 +34,9 @@ import yaml
 
 from tests.cloud import EmbeddedCloud
 from tests.cloud import FlavorSpec
+from tests.cloud import loads
 from tests.functional import specs
+from tests.functional import test_starvation
 from tests.functional.conftest import Load
 from tests.functional.specs import instance
 from tests.functional.truth import Truth
@@ -392,6 +394,7 @@ def test_check_tells_what_works(load: Load, openstack: Run) -> None:
         "Placement": "works",
         "Neutron": "absent",
         **dict.fromkeys(map(specs.tier_class, specs.TIERS), "works"),
+        "telemetry": "absent",
         "Watcher": "works",
         "watcher-decision-engine": "works",
         "watcher-applier": "works",
@@ -488,6 +491,64 @@ def test_plan_tells_a_wrong_parameter(load: Load, openstack: Run) -> None:
     assert "audit parameter windows" in found.err
 
 
+# Telemetry
+
+
+@pytest.fixture
+def measured(cloud: EmbeddedCloud) -> Iterator[EmbeddedCloud]:
+    """The cloud with a Gnocchi, for as long as the test runs."""
+    cloud.gnocchi.start()
+    cloud.gnocchi.enter()
+    yield cloud
+    cloud.gnocchi.leave()
+
+
+def test_what_instances_get_is_shown_where_it_is_measured(
+    measured: EmbeddedCloud, load: Load, openstack: Run
+) -> None:
+    """R20, N2: usage, verdicts and the plan that cures, from telemetry.
+
+    ``wide`` has the shares of one of its four vCPUs; host-3 is idle.
+    """
+    load(test_starvation.CLOUD)
+    counters = loads.tell(measured, test_starvation.BUSY)
+    assert counters
+
+    hosts = openstack("tier", "host", "list").rows
+    wide = openstack("tier", "instance", "show", "wide").fields
+    full = openstack("tier", "host", "show", "host-1").fields
+    planned = openstack("tier", "plan")
+    (row,) = [
+        row
+        for row in openstack("tier", "check").rows
+        if row["Check"] == "telemetry"
+    ]
+
+    starved = {
+        (row["Host"], row["Tier"]): row["Starved"]
+        for row in hosts
+        if row["Starved"]
+    }
+    assert starved == {("host-1", "silver"): 1}
+    assert wide["verdict"] == "mis-weighted"
+    assert wide["usage"] < wide["floor"] < 1
+    assert wide["deficit"] == pytest.approx(
+        wide["floor"] * (wide["usage"] + wide["steal"]) - wide["usage"]
+    )
+    assert "1332" in wide["remedy"]
+    tiers = {one["tier"]: one for one in full["tiers"]}
+    assert sum(one["used_cpus"] for one in tiers.values()) == (
+        pytest.approx(8, rel=0.05)
+    )
+    assert tiers["silver"]["borrowed_cpus"] == 0
+    assert tiers["gold"]["borrowed_cpus"] > 0
+    assert [(r["Instance"], r["Target"]) for r in planned.rows] == [
+        ("wide", "host-4")
+    ]
+    assert "Starved: wide (silver) on host-1" in planned.err
+    assert row["Result"] == "works"
+
+
 # Tiers, formats
 
 
@@ -530,10 +591,28 @@ def test_the_clients_formats_are_there(load: Load, openstack: Run) -> None:
 # provider-config
 
 
+@pytest.fixture
+def install(cloud: EmbeddedCloud) -> Iterator[Callable[[str, str], None]]:
+    """``install(host, text)`` gives a host a file and restarts its service."""
+    written = []
+
+    def installed(host: str, text: str) -> None:
+        path = cloud.directory / "hosts" / host / "provider-tiers.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        written.append(path)
+        cloud.restart_compute(host)
+
+    yield installed
+    for path in written:
+        path.unlink(missing_ok=True)
+
+
 def test_generated_files_are_what_hosts_then_report(
     load: Load,
     cloud: EmbeddedCloud,
     openstack: Run,
+    install: Callable[[str, str], None],
     truth: Truth,
     tmp_path: pathlib.Path,
 ) -> None:
@@ -552,9 +631,7 @@ def test_generated_files_are_what_hosts_then_report(
     assert made.status == 0, made.err
     before = openstack("tier", "provider-config", "verify", str(folder))
     for host in ("host-1", "host-2"):
-        path = cloud.directory / "hosts" / host / "provider.yaml"
-        path.write_text((folder / host / "provider-tiers.yaml").read_text())
-        cloud.restart_compute(host)
+        install(host, (folder / host / "provider-tiers.yaml").read_text())
     after = openstack("tier", "provider-config", "verify", str(folder))
 
     assert before.status == 1
@@ -587,8 +664,8 @@ def test_generated_files_are_what_hosts_then_report(
 
 def test_one_file_for_all_hosts_in_a_config_map(
     load: Load,
-    cloud: EmbeddedCloud,
     openstack: Run,
+    install: Callable[[str, str], None],
     truth: Truth,
     tmp_path: pathlib.Path,
 ) -> None:
@@ -614,9 +691,7 @@ def test_one_file_for_all_hosts_in_a_config_map(
     ((name, text),) = document["data"].items()
     assert name == "provider-tiers.yaml"
     for host in truth.providers():
-        path = cloud.directory / "hosts" / host / "provider.yaml"
-        path.write_text(text)
-        cloud.restart_compute(host)
+        install(host, text)
     for host, units in (("host-1", 8), ("host-2", 8), ("large", 16)):
         shown = truth.inventories(host)
         assert shown[specs.GOLD]["total"] == units
@@ -652,7 +727,14 @@ def test_flavor_create_makes_one_variant_a_tier_and_once(
     """R44, R45, R49: what Nova then has, and that a second run is idle."""
     load(specs.three_tiers())
     words = ("tier", "flavor", "create", "big", "--vcpus", "4")
-    words += ("--ram", "1024", "--disk", "5", "--property", "hw:x=1")
+    words += (
+        "--ram",
+        "1024",
+        "--disk",
+        "5",
+        "--property",
+        "hw:cpu_policy=shared",
+    )
 
     tried = openstack(*words, "--dry-run")
     assert {row["Result"] for row in tried.rows} == {"created"}
@@ -675,7 +757,7 @@ def test_flavor_create_makes_one_variant_a_tier_and_once(
         assert record["extra_specs"] == {
             f"resources:{specs.tier_class(tier)}": "4",
             "quota:cpu_shares": str(4 * specs.SHARES[tier]),
-            "hw:x": "1",
+            "hw:cpu_policy": "shared",
         }
 
 
@@ -709,6 +791,36 @@ def test_flavor_create_completes_and_refuses_contradictions(
     assert refused.status == 1
     assert "flavor silver.l" in refused.err
     assert set(_flavors(cloud, "l")) == {"silver.l"}
+
+
+@pytest.mark.parametrize(
+    ("user", "told", "words"),
+    [
+        ("admin", "nonsense:x", ("--property", "hw:nonsense:x=1")),
+        ("reader", "os-flavor-manage:create", ()),
+    ],
+    ids=["invalid", "forbidden"],
+)
+def test_flavor_create_leaves_no_half_of_a_flavor(
+    load: Load,
+    cloud: EmbeddedCloud,
+    openstack: Run,
+    user: str,
+    told: str,
+    words: tuple[str, ...],
+) -> None:
+    """One without its tier's request would bypass the quotas (R46)."""
+    load(specs.three_tiers())
+
+    found = openstack(
+        *("tier", "flavor", "create", "q", "--vcpus", "1", "--ram", "64"),
+        *words,
+        user=user,
+    )
+
+    assert found.status == 1
+    assert told in found.err
+    assert not _flavors(cloud, "q")
 
 
 def test_flavor_create_refuses_weights_beyond_the_kernels(
@@ -835,7 +947,6 @@ def test_lint_finds_what_drifted(
             "project_id": DEAD,
             "user_id": DEAD,
             "consumer_generation": None,
-            "consumer_type": "INSTANCE",
         },
     )
     nova = tmp_path / "nova.conf"

@@ -21,6 +21,9 @@ several times::
 
 from collections.abc import Callable, Iterator, Mapping
 import json
+import pathlib
+import re
+import textwrap
 import threading
 import time
 from typing import Any
@@ -111,10 +114,10 @@ def running() -> Iterator[Surroundings]:
 
 @pytest.fixture
 def around(running: Surroundings) -> Surroundings:
-    """The same, empty and undisturbed."""
+    """The same, empty and undisturbed; it runs once something is written."""
     running.clear_faults()
     running.prometheus.enter()
-    running.prometheus.forget()
+    running.prometheus.forget(resume=False)
     return running
 
 
@@ -178,9 +181,13 @@ def read(around: Surroundings, now: int) -> Read:
         seconds: float | None = None,
         port: int | None = None,
         label: str = "resource",
+        client: Mapping[str, str] | None = None,
+        file: pathlib.Path | None = None,
         **options: Any,
     ) -> tuple[model.Telemetry, tuple[model.Finding, ...]]:
-        conf = configuration(datasource=name, **options)
+        conf = configuration(file, datasource=name, **options)
+        for option, value in (client or {}).items():
+            conf.set_override(option, value, group="prometheus_client")
         for section in WATCHERS_OPTIONS:
             conf.set_override("instance_uuid_label", label, group=section)
         if port != 0:
@@ -202,10 +209,12 @@ def read(around: Surroundings, now: int) -> Read:
     return get
 
 
-def configuration(**options: Any) -> cfg.ConfigOpts:
+def configuration(
+    file: pathlib.Path | None = None, **options: Any
+) -> cfg.ConfigOpts:
     """A service's configuration with Watcher's options."""
     conf = cfg.ConfigOpts()
-    conf([])
+    conf([], default_config_files=[str(file)] if file else [])
     telemetry.telemetry_conf.register(conf)
     for section, known in WATCHERS_OPTIONS.items():
         conf.register_opts(known, group=section)
@@ -371,7 +380,7 @@ def test_a_stale_metric_is_told_by_its_age(
 def test_samples_that_are_late_shift_the_windows(
     around: Surroundings, read: Read, now: int
 ) -> None:
-    write(around, {name: counter(now, ends=2 * WINDOW) for name in NAMES})
+    write(around, {name: counter(now, ends=WINDOW) for name in NAMES})
     found, findings = read(cluster())
     assert found.ends_at == now // WINDOW * WINDOW - WINDOW
     check_readings(found)
@@ -553,9 +562,7 @@ def test_a_restart_during_the_read_is_waited_for(
     resume = threading.Timer(0.2, around.prometheus.resume)
     resume.start()
     try:
-        found, _findings = read(
-            cluster(), port=around.prometheus.server_port
-        )
+        found, _findings = read(cluster(), port=around.prometheus.server_port)
     finally:
         resume.join()
     check_readings(found)
@@ -580,6 +587,35 @@ def test_a_server_that_is_gone_is_named(
     finally:
         around.prometheus.resume()
     assert "/api/v1/query" in caught.value.where
+
+
+def test_tls_and_a_password_are_those_of_watcher_s_own_helper(
+    around: Surroundings, read: Read, now: int
+) -> None:
+    write(around, {name: counter(now) for name in NAMES})
+    around.prometheus.halt()
+    around.prometheus.resume(secure=True)
+    trusted = {"cafile": str(around.prometheus.certificate)}
+    credentials = {"username": "watcher", "password": keystone.PASSWORD}
+    port = around.prometheus.server_port
+    try:
+        found, _findings = read(
+            cluster(), port=port, client={**trusted, **credentials}
+        )
+        check_readings(found)
+        for client, said, cured in (
+            (trusted, "credentials are refused", "username"),
+            ({**trusted, **credentials, "password": "x"}, "401", "password"),
+            # It may say so, or reset the connection.
+            (credentials, "HTTPS server|unreachable", "cafile"),
+        ):
+            with pytest.raises(errors.ServiceError, match=said) as caught:
+                read(cluster(), port=port, client=client)
+            assert cured in caught.value.cure
+            assert "[prometheus_client]" in caught.value.cure
+    finally:
+        around.prometheus.halt()
+        around.prometheus.resume()
 
 
 def answer(**fields: Any) -> str:
@@ -611,12 +647,12 @@ def answer(**fields: Any) -> str:
     ],
 )
 def test_an_answer_that_is_not_prometheus_s_is_no_data(
-    around: Surroundings, read: Read, now: int, name: str, body: str, said: str
+    around: Surroundings, read: Read, now: int, body: str, said: str
 ) -> None:
     write(around, {name: counter(now) for name in NAMES})
-    around.inject(SEEN_AS[name], status=200, body=body, times=1)
+    around.inject(cloud_prometheus.DIRECT, status=200, body=body, times=1)
     with pytest.raises(errors.ServiceError, match=said) as caught:
-        read(cluster(), name)
+        read(cluster())
     assert "/api/v1/query" in caught.value.where
 
 
@@ -651,6 +687,7 @@ def test_remarks_on_a_query_do_not_make_it_partial(
 def test_an_empty_answer_is_no_zero(
     around: Surroundings, read: Read, now: int, name: str
 ) -> None:
+    around.prometheus.resume()
     with pytest.raises(telemetry.NoData, match="there is no metric"):
         read(cluster(), name)
     # One sample makes no rate.
@@ -677,6 +714,7 @@ def test_an_admin_or_a_service_sees_every_project(
 def test_missing_permission_does_not_look_like_missing_data(
     around: Surroundings, read: Read, now: int, user: str, there: bool
 ) -> None:
+    around.prometheus.resume()
     if there:
         write(around, {name: counter(now) for name in NAMES})
     with pytest.raises(service.Forbidden) as caught:
@@ -718,7 +756,9 @@ def test_a_cloud_without_either_is_told_so(
 
 
 def exported(
-    now: int, names: tuple[str, ...], unit: float
+    now: int,
+    names: tuple[str, ...],
+    units: tuple[float, float] = (1.0, 1.0),
 ) -> Iterator[cloud_prometheus.Series]:
     """A libvirt exporter: domains, two vCPUs each, uuids apart from them."""
     end = now // WINDOW * WINDOW
@@ -731,61 +771,59 @@ def exported(
             samples=tuple((t, 1.0) for t in times),
         )
         for metric, rate in (
-            ("libvirt_domain_vcpu_time_seconds_total", USAGE),
-            ("libvirt_domain_vcpu_delay_seconds_total", STEAL),
+            ("libvirt_domain_vcpu_time_seconds_total", units[0] * USAGE),
+            ("libvirt_domain_vcpu_delay_seconds_total", units[1] * STEAL),
         ):
             for vcpu in ("0", "1"):
                 yield cloud_prometheus.Series(
                     metric=metric,
                     labels={**domain, "vcpu": vcpu},
                     samples=tuple(
-                        (t, unit * rate * (t - end + 90000)) for t in times
+                        (t, rate * (t - end + 90000)) for t in times
                     ),
                 )
 
 
-JOIN = (
-    "sum by (uuid) (rate(<metric>[<window>]) * on (instance, domain) "
-    'group_left (uuid) libvirt_domain_info_meta{uuid=~"<instances>"})'
-)
-EXPORTER = {
-    "prometheus_cpu_metric": "libvirt_domain_vcpu_time_seconds_total",
-    "prometheus_cpu_query": JOIN,
-    "prometheus_steal_metric": "libvirt_domain_vcpu_delay_seconds_total",
-    "prometheus_steal_query": JOIN,
-    "polling_interval_seconds": 30,
-}
+@pytest.fixture
+def documented(tmp_path: pathlib.Path) -> pathlib.Path:
+    """The documentation's configuration for such an exporter."""
+    page = pathlib.Path(__file__).parents[2] / "doc/source/datasources.rst"
+    (block,) = re.findall(
+        r"``libvirt_domain_info_meta``.*?code-block:: ini\n\n(.*?)\n\S",
+        page.read_text(),
+        re.DOTALL,
+    )
+    path = tmp_path / "watcher.conf"
+    path.write_text(textwrap.dedent(block))
+    return path
 
 
 def test_a_libvirt_exporter_is_read_through_a_join(
-    around: Surroundings, read: Read, now: int, name: str
+    around: Surroundings,
+    read: Read,
+    now: int,
+    name: str,
+    documented: pathlib.Path,
 ) -> None:
-    around.prometheus.write_series(exported(now, NAMES, 1.0))
+    around.prometheus.write_series(exported(now, NAMES))
     found, findings = read(
-        cluster(vcpus=2),
-        name,
-        label="uuid",
-        cpu_unit="s",
-        steal_unit="s",
-        **EXPORTER,
+        cluster(vcpus=2), name, label="uuid", file=documented
     )
     assert findings == ()
     check_readings(found, times=2)
 
 
 def test_nanoseconds_that_are_called_seconds_are_noticed(
-    around: Surroundings, read: Read, now: int
+    around: Surroundings, read: Read, now: int, documented: pathlib.Path
 ) -> None:
-    around.prometheus.write_series(exported(now, NAMES, 1e9))
-    options = {"label": "uuid", **EXPORTER}
+    around.prometheus.write_series(exported(now, NAMES, units=(1.0, 1e9)))
+    options = {"label": "uuid", "file": documented}
     with pytest.raises(errors.ConfigurationError) as caught:
-        read(cluster(vcpus=2), cpu_unit="ns", steal_unit="s", **options)
+        read(cluster(vcpus=2), **options)
     assert "libvirt_domain_vcpu_delay_seconds_total" in caught.value.what
     assert caught.value.where == "[cputier_telemetry] steal_unit"
     assert caught.value.cure == "Set it to ns"
-    found, _findings = read(
-        cluster(vcpus=2), cpu_unit="ns", steal_unit="ns", **options
-    )
+    found, _findings = read(cluster(vcpus=2), steal_unit="ns", **options)
     check_readings(found, times=2)
 
 

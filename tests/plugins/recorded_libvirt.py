@@ -143,6 +143,8 @@ class Connection:
         self.gone: set[str] = set()
         # Domains that go between being looked up and being asked.
         self.going: set[str] = set()
+        # Raised by the next time that somebody is looked up.
+        self.error: LibvirtError | None = None
         self.questions: list[tuple[int, int]] = []
         self.opened = 0
         self.alive = True
@@ -160,6 +162,9 @@ class Connection:
         return self.domains
 
     def lookupByUUIDString(self, uuid: str) -> Domain:
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
         for domain in self.domains:
             if domain.uuid == uuid and uuid not in self.gone:
                 return domain
@@ -190,7 +195,6 @@ LIBVIRT = types.SimpleNamespace(
     VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT=1 << 29,
     VIR_DOMAIN_METADATA_ELEMENT=2,
     VIR_DOMAIN_SHUTOFF=5,
-    VIR_DOMAIN_STATS_STATE=1,
     VIR_DOMAIN_STATS_VCPU=8,
     VIR_ERR_INTERNAL_ERROR=1,
     VIR_ERR_NO_DOMAIN=42,

@@ -209,6 +209,7 @@ def test_the_options_are_listed_with_help() -> None:
     listed = dict(opts.list_opts())
     assert list(listed) == [
         "cputier",
+        "cputier_telemetry",
         "cputier_tier_gold",
         "cputier_tier_silver",
         "cputier_tier_bronze",

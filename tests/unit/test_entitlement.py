@@ -366,6 +366,13 @@ def test_a_ratio_of_a_reserved_inventory_counts() -> None:
     assert floors(builders.cluster([host(**drained), OTHER])) == SOLD
 
 
+def test_a_drained_host_may_have_other_providers() -> None:
+    child = builders.provider("h_numa", {"CUSTOM_LLC": 4}, root="h")
+    drained = {tier: reserved(64) for tier in SOLD}
+    cloud = builders.cluster([host(children=[child], **drained), OTHER])
+    assert floors(cloud) == SOLD
+
+
 def test_a_wholly_reserved_host_of_unknown_totals_promises_nothing() -> None:
     drained = {tier: reserved(None) for tier in SOLD}
     cloud = builders.cluster([host(**drained), OTHER])

@@ -57,6 +57,7 @@ LAYERS = {
         "causes",
         "forecast",
         "loads",
+        "vetting",
         "entitlement",
         "accounting",
         "catalogue",

@@ -27,6 +27,7 @@ from typing import Any
 import pytest
 
 from tests import builders
+from tests.cloud import kernel
 from watcher_cputier import diagnosis as diagnosing
 from watcher_cputier import entitlement
 from watcher_cputier import model
@@ -596,6 +597,50 @@ def test_mis_weighted_by_lost_shares() -> None:
     assert "Set quota:cpu_shares=512" in condition.remedy
 
 
+def test_plain_shares_are_told_where_all_set_them() -> None:
+    """512 for eight vCPUs is an eighth of it and 333 for two a half."""
+    wide = builders.host("h", gold=16, silver=16, bronze=16, vcpus=16)
+    cloud = builders.cluster(
+        [wide],
+        [
+            *(shared(f"g{n}", "gold", 8, shares=512) for n in range(2)),
+            *(shared(f"s{n}", "silver", 2, shares=333) for n in range(8)),
+        ],
+    )
+    condition = why(filled(cloud, 16), "g0")
+    assert condition.verdict == "mis-weighted"
+    assert "Set quota:cpu_shares=4096" in condition.remedy
+
+
+def test_a_small_error_of_a_weight_is_no_example() -> None:
+    cloud = full_host(
+        shared("gold0", "gold", shares=256),
+        shared("gold1", "gold", shares=530),
+    )
+    assert "Set quota:cpu_shares=512" in why(filled(cloud)).remedy
+
+
+def test_a_light_domain_without_shares_is_no_noise() -> None:
+    """It has less than its tier gives, if more than the one that starves."""
+    wide = builders.host("h", gold=16, silver=16, bronze=16, vcpus=16)
+    people = [
+        shared("plain", "gold", 8, shares=512),
+        shared("lost", "gold", shares=0),
+        *(shared(f"s{n}", "silver", 8) for n in range(2)),
+    ]
+    cloud = builders.cluster([wide], people)
+    assert why(filled(cloud, 16), "plain").verdict == "mis-weighted"
+
+
+def test_a_domain_without_shares_is_no_noise_to_a_heavier_one() -> None:
+    cloud = full_host(
+        shared("gold0", "gold", shares=4096),
+        shared("bronze0", "bronze", shares=0),
+        shares_rule=model.SharesRule(unset=1024),
+    )
+    assert why(one_starved(cloud=cloud)).verdict == "unexplained"
+
+
 def test_mis_weighted_by_mixed_scales() -> None:
     """A host of 51, 33 and 17 per vCPU, and gold with a tenth of that."""
     small = {"gold": 51, "silver": 33, "bronze": 17}
@@ -620,6 +665,15 @@ def test_mis_weighted_by_a_neighbour() -> None:
     assert "167 are bronze's" in condition.cause
     assert "and 1 more like it" in condition.cause
     assert "Set quota:cpu_shares=167 on flavor bronze.1" in condition.remedy
+
+
+def test_the_neighbour_that_is_most_out_of_proportion_is_named() -> None:
+    cloud = full_host(
+        shared("bronze0", "bronze", shares=1000),
+        shared("bronze1", "bronze", shares=4000),
+        shared("bronze2", "bronze", shares=2000),
+    )
+    assert "Beside it, bronze1 of" in why(filled(cloud)).cause
 
 
 def test_a_heavy_neighbour_that_uses_nothing_is_not_blamed() -> None:
@@ -844,6 +898,37 @@ def test_prediction_shows_starvation_and_its_cure() -> None:
     assert there.usage_cpus == {"plain": 8.0}
 
 
+def test_a_forecast_compares_with_what_is_promised_there() -> None:
+    """A host that sells gold alone promises a whole CPU."""
+    gold = {"gold": 4, "silver": 0, "bronze": 0}
+    cloud = builders.cluster(
+        [host(), host("o", **gold)],
+        [
+            shared("g", "gold"),
+            *(shared(f"o{n}", "gold", 2, on="o") for n in range(2)),
+        ],
+    )
+    found = judge(
+        measured(cloud, dict.fromkeys(("g", "o0", "o1"), (1.0, 0.0)))
+    )
+    forecast = predict(found, "o", come="g")
+    assert forecast.deficits["g"] == pytest.approx(0, abs=1e-9)
+    busy = {"g": (1.0, 0.0), "o0": (2.0, 0.0), "o1": (2.0, 0.0)}
+    forecast = predict(judge(measured(cloud, busy)), "o", come="g")
+    assert forecast.deficits["g"] == pytest.approx(1 - 0.8)
+    assert forecast.starved == ("g", "o0", "o1")
+
+
+def test_nobody_wants_or_gets_more_than_there_is() -> None:
+    """Measurements err; a host of 4 CPUs does not give 4.2."""
+    cloud = full_host()
+    loads: dict[str, Any] = {i.uuid: (0.35, 0.7) for i in cloud.instances}
+    found = judge(measured(cloud, loads))
+    assert found.usable_cpus == {"h": 4.0}
+    forecast = predict(found, "h")
+    assert forecast.deficits["gold0"] == pytest.approx(0, abs=1e-9)
+
+
 def test_a_swap_is_predicted_too() -> None:
     cloud = two_hosts()
     one = shared("x", "bronze", on="o")
@@ -903,3 +988,78 @@ def test_prediction_refuses_names_that_do_not_exist() -> None:
     with pytest.raises(KeyError):
         predict(found, "h", come=["nobody"])
     assert found.predict([]) == ()
+
+
+# --- on a simulated kernel, which knows nothing of entitlement
+
+
+def simulated(
+    people: Iterable[model.Instance],
+    demands: dict[str, float] | None = None,
+    rule: model.SharesRule | None = None,
+    daemons_cpus: float = 0.0,
+) -> starvation.Starvation:
+    """Judge host h after its kernel ran; who is not named wants all."""
+    rule = rule or model.SharesRule()
+    people = list(people)
+    domains = [
+        kernel.Domain(
+            name=i.name,
+            weight=entitlement.weight(i.flavor, rule),
+            demands=((demands or {}).get(i.name, 1.0),) * i.flavor.vcpus,
+        )
+        for i in people
+    ]
+    seen = kernel.simulate(
+        kernel.Host(cpus=4, domains=tuple(domains), daemons_cpus=daemons_cpus),
+        seconds=5,
+        windows=len(WINDOWS),
+    )
+    cloud = builders.cluster([host()], people, shares_rule=rule)
+    return judge(
+        measured(
+            cloud,
+            {
+                i.uuid: [
+                    (window[i.name].usage_cpus, window[i.name].steal_cpus)
+                    for window in seen
+                ]
+                for i in people
+            },
+        )
+    )
+
+
+def test_full_contention_on_a_simulated_kernel() -> None:
+    found = simulated(everybody())
+    assert set(found.verdicts.values()) == {"served"}
+
+
+def test_mixed_demands_on_a_simulated_kernel() -> None:
+    """Those that want little are not taken for starved."""
+    demands = {"gold0": 0.25, "gold1": 0.4, "silver0": 0.1, "bronze0": 0.02}
+    found = simulated(everybody(), demands)
+    assert set(found.verdicts.values()) <= {"served", "idle"}
+
+
+def test_short_host_on_a_simulated_kernel() -> None:
+    found = simulated(everybody(), daemons_cpus=4)
+    assert set(found.verdicts.values()) == {"short host"}
+    assert found.usable_cpus["h"] == pytest.approx(2.0, abs=0.1)
+
+
+def test_noise_on_a_simulated_kernel() -> None:
+    noise = [shared(f"noise{n}", None) for n in range(4)]
+    rule = model.SharesRule(unset=1024)
+    found = simulated([*everybody(), *noise], rule=rule)
+    assert {c.verdict for c in found.starved} == {"noisy untiered"}
+    assert "gold0" in {c.instance.name for c in found.starved}
+
+
+def test_plain_shares_on_a_simulated_kernel() -> None:
+    """A silver instance of four vCPUs with 333 for all of them."""
+    people = [i for i in everybody() if i.tier != "silver"]
+    found = simulated([*people, shared("wide", "silver", 4, shares=333)])
+    assert [c.instance.name for c in found.starved] == ["wide"]
+    assert found.verdicts["wide"] == "mis-weighted"
+    assert "Set quota:cpu_shares=1332" in found.starved[0].remedy

@@ -25,6 +25,7 @@ from watcher_cputier import errors
 
 GROUP = "cputier_telemetry"
 
+_NAME = r"^[A-Za-z0-9_.:*-]+$"
 UNITS = [
     ("ns", "A counter of nanoseconds, all vCPUs together."),
     ("s", "A counter of seconds, all vCPUs together."),
@@ -47,6 +48,7 @@ the cloud has, and that has both metrics.
     cfg.StrOpt(
         "cpu_metric",
         default="cpu",
+        regex=_NAME,
         help="""
 The metric of the CPU time that an instance used, as Ceilometer names it.
 
@@ -77,6 +79,7 @@ which is then taken off.
     cfg.StrOpt(
         "steal_metric",
         default="cpu.steal",
+        regex=_NAME,
         help="""
 The metric of an instance's steal, as Ceilometer names it.
 

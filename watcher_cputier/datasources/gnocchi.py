@@ -28,6 +28,8 @@ takes care of:
   second and not per granule: it is divided by the polling interval. That is
   configured, and compared with what the counters themselves say: between two
   granules they grow by the rate times the number of polls.
+* Where an archive policy has finer granules only than an audit's windows,
+  windows are made of granules.
 * ``needed_overlap`` and ``fill`` stay unset, for a filled gap is an invented
   number; ratios of metrics are left to the reader, for Gnocchi fails where
   one instance lacks one of them.
@@ -216,7 +218,7 @@ class Source:
         return any(
             fnmatch.fnmatch(name, metric.name)
             for resource in seen
-            for name in resource["metrics"]
+            for name in resource.get("metrics", ())
         )
 
     def get(
@@ -229,12 +231,19 @@ class Source:
         :raises ConfigurationError: if the resource type does not exist, or
             the polling interval is another one
         """
-        aggregation = metric.aggregation if metric.cumulative else "mean"
         if not question.instances:
             return telemetry.Answer()
-        found = self._all(metric.name, aggregation, question)
+        asked, found, granule = self._granules(metric, question)
+        reach = (
+            self._options.polling_interval_seconds if metric.cumulative else 0
+        )
         values = {
-            uuid_: _summarised(metric, series.values())
+            uuid_: _in_windows(
+                _summarised(metric, series.values()),
+                asked.window_seconds,
+                question.window_seconds,
+                reach,
+            )
             for uuid_, series in found.points.items()
         }
         values = {uuid_: there for uuid_, there in values.items() if there}
@@ -244,10 +253,8 @@ class Source:
                 absent[instance] = _NO_METRIC
         if not found.points and not found.bad:
             self._check_access()
-        reach = 0
         if metric.cumulative:
-            reach = self._options.polling_interval_seconds
-            self._check_interval(metric, question, found)
+            self._check_interval(metric, asked, found)
             values = {
                 uuid_: {t: value / reach for t, value in there.items()}
                 for uuid_, there in values.items()
@@ -259,8 +266,48 @@ class Source:
                 (t for row in values.values() for t in row), default=None
             ),
             reach_seconds=reach,
-            granularity_seconds=question.window_seconds if values else None,
+            granularity_seconds=granule,
         )
+
+    def _granules(
+        self, metric: telemetry.Metric, question: telemetry.Question
+    ) -> tuple[telemetry.Question, _Chunk, int]:
+        """The points, of granules that make up windows if need be.
+
+        :returns: the question whose windows are the granules, its answer,
+            and the length of windows that there are points for
+        """
+        aggregation = metric.aggregation if metric.cumulative else "mean"
+        wanted = question.window_seconds
+        found = self._all(metric.name, aggregation, question)
+        if found.points or not found.bad:
+            return question, found, wanted
+        # An archive policy with other granules?
+        there = self._granularities(metric)
+        if wanted in there or not there:
+            return question, found, wanted
+        fitting = [granule for granule in there if wanted % granule == 0]
+        if not fitting:
+            return question, found, min(there)
+        finer = dataclasses.replace(question, window_seconds=max(fitting))
+        return finer, self._all(metric.name, aggregation, finer), wanted
+
+    def _granularities(self, metric: telemetry.Metric) -> tuple[int, ...]:
+        """What granules the first metric of that name has, in seconds."""
+        if "*" in metric.name:
+            return ()
+        first = self._get("v1/metric", {"name": metric.name, "limit": 1})
+        try:
+            return tuple(
+                int(_span(definition["granularity"]))
+                for one in first
+                for definition in one["archive_policy"]["definition"]
+            )
+        except (KeyError, TypeError, ValueError) as exc:
+            raise service_module.unexpected(
+                f"{self.service.name} GET v1/metric",
+                f"the archive policy is not of Gnocchi's form: {exc!r}",
+            ) from exc
 
     # Chunks.
 
@@ -309,14 +356,16 @@ class Source:
                 where=f"[{telemetry_conf.GROUP}] resource_type",
                 cure="Ceilometer's is instance",
             )
-        if status not in (400, 404) or not cause:
+        if status not in (400, 404) or not cause or "nvalid" in cause:
             raise self.service.refused(f"POST {_AGGREGATES}", response)
-        why = (
-            f"its archive policy has no points every "
-            f"{question.window_seconds} s"
-            if "ranularit" in text
-            else f"its archive policy has no {aggregation}"
-        )
+        why = f"Gnocchi says: {cause}"
+        if "ranularit" in text:
+            why = (
+                "its archive policy has no points every "
+                f"{question.window_seconds} s"
+            )
+        elif "aggregation" in cause:
+            why = f"its archive policy has no {aggregation}"
         if len(instances) == 1:
             bad.alone()
         elif not bad.hopeless:
@@ -491,6 +540,33 @@ def _summarised(
             for t in sorted(shared)
         }
     )
+
+
+def _in_windows(
+    granules: Mapping[int, float], granule: int, window: int, reach: int
+) -> Mapping[int, float]:
+    """The mean of the granules that each window has.
+
+    A difference that reaches back over a granule without samples belongs to
+    no single one. Where a window is one granule vetting sees to that.
+    """
+    if granule == window:
+        return granules
+    steps = range(1, -(-reach // granule) + 1)
+    found: dict[int, list[float]] = {}
+    for begin, value in granules.items():
+        if not reach or any(begin - n * granule in granules for n in steps):
+            found.setdefault(begin // window * window, []).append(value)
+    return {t: sum(values) / len(values) for t, values in found.items()}
+
+
+def _span(text: str) -> float:
+    """Seconds of ``0:05:00``, ``1 day, 0:00:00`` or a plain number."""
+    days, _, rest = str(text).rpartition(", ")
+    clock = 0.0
+    for part in rest.split(":"):
+        clock = clock * 60 + float(part)
+    return clock + (86400 * float(days.split()[0]) if days else 0.0)
 
 
 def _intervals(

@@ -126,10 +126,8 @@ def prometheus(
         _Service(
             ksa_adapter.Adapter(session=session),
             "Prometheus",
-            refused=(
-                "the credentials are refused (401)",
-                f"Check username and password in [{section}]",
-            ),
+            unauthorised=f"Check username and password in [{section}]",
+            misplaced=f"Check host, port and cafile in [{section}]",
         ),
         f"{scheme}://{authority}",
         conf,
@@ -157,10 +155,8 @@ def aetos(
     service = _Service(
         adapter,
         "Aetos",
-        refused=(
-            "the credentials are refused (401)",
-            "Check [watcher_clients_auth] in Watcher's configuration",
-        ),
+        unauthorised="Check [watcher_clients_auth] in Watcher's configuration",
+        misplaced="Check the endpoint of metric-storage in the catalogue",
     )
     try:
         endpoint = adapter.get_endpoint()
@@ -200,17 +196,21 @@ def _option(
 class _Service(service_module.Service):
     """The HTTP API of Prometheus, tried and timed as those of OpenStack.
 
-    :param refused: what a 401 means, and what mends it
+    :param unauthorised: what mends a 401
+    :param misplaced: what mends that something else answers
     """
 
     def __init__(
         self,
         adapter: ksa_adapter.Adapter,
         name: str,
-        refused: tuple[str, str],
+        *,
+        unauthorised: str,
+        misplaced: str,
     ) -> None:
         super().__init__(adapter, name, None, {})
-        self._unauthorised = refused
+        self._unauthorised = unauthorised
+        self._misplaced = misplaced
         self.timeout_seconds = service_module.TIMEOUT_SECONDS
 
     def response(
@@ -228,34 +228,48 @@ class _Service(service_module.Service):
     def _patience(self, path: str, now: float) -> float:
         return min(self.timeout_seconds, super()._patience(path, now))
 
+    def unreachable(
+        self,
+        request: str,
+        exc: Exception,
+        timeout: float = service_module.TIMEOUT_SECONDS,
+    ) -> errors.ServiceError:
+        """As with other services, and where this one is looked for."""
+        found = super().unreachable(request, exc, timeout)
+        if isinstance(exc, ksa_exceptions.ConnectionError) and not isinstance(
+            exc, ksa_exceptions.ConnectTimeout
+        ):
+            return errors.ServiceError(
+                found.what,
+                where=found.where,
+                cure=f"{self._misplaced}, and that it runs",
+            )
+        return found
+
     def _refused(
         self, path: str, response: requests.Response
     ) -> errors.ServiceError:
         status = response.status_code
         where = f"{self.name} GET {path}"
-        if status in (400, 422):
-            return service_module.BadRequest(
-                f"HTTP {status}: {_reason(response)}", where=where
-            )
+        what = f"HTTP {status}: {_reason(response)}"
+        if status in (400, 422) and _is_json(response):
+            return service_module.BadRequest(what, where=where)
         if status == 401:
-            what, cure = self._unauthorised
-            return errors.ServiceError(what, where=where, cure=cure)
+            return errors.ServiceError(
+                "the credentials are refused (401)",
+                where=where,
+                cure=self._unauthorised,
+            )
         if status == 403:
             return service_module.Forbidden(
                 f"{self.name} refuses the request (403)",
                 where=where,
                 cure="Let Watcher's user query it",
             )
-        if status == 404:
-            return errors.ServiceError(
-                "there is no Prometheus API at this address (404)",
-                where=where,
-                cure="Check what listens there",
-            )
+        if status < 500:
+            return errors.ServiceError(what, where=where, cure=self._misplaced)
         return errors.ServiceError(
-            f"HTTP {status}: {_reason(response)}",
-            where=where,
-            cure=f"See the log of {self.name}",
+            what, where=where, cure=f"See the log of {self.name}"
         )
 
 
@@ -422,7 +436,8 @@ class Source:
         It is as old, at that moment, as polls are apart.
         """
         interval = int(self._conf.polling_interval_seconds)
-        return window_seconds + interval - question.window_seconds
+        beyond = window_seconds + interval - question.window_seconds
+        return min(interval, beyond)
 
     def _check_polling(
         self,
@@ -587,13 +602,14 @@ class Source:
         question: telemetry.Question,
         selector: str,
     ) -> Mapping[str, str] | None:
-        """Labels of a series that was there at the begin or the end."""
-        for at in (question.end, question.begin + question.window_seconds):
-            for labels, _value in self._vector(
-                metric, f"topk(1, {selector})", at
-            ):
-                return labels
-        return None
+        """Labels of a series that there was within the question's time."""
+        span = question.end - question.begin
+        found = self._vector(
+            metric,
+            f"topk(1, last_over_time({selector}[{span}s:5m]))",
+            question.end,
+        )
+        return found[0][0] if found else None
 
     def _missing(
         self, metric: telemetry.Metric, question: telemetry.Question
@@ -659,6 +675,9 @@ class Source:
                     text=str(exc),
                 ),
             )
+        except errors.ServiceError:
+            # What was to be read has been read.
+            return ()
         return ()
 
     # Requests.
@@ -803,9 +822,23 @@ def _reason(response: requests.Response) -> str:
     try:
         document = response.json()
     except ValueError:
-        return " ".join(response.text.split())[:200] or str(response.reason)
+        return _shortened(response.text) or str(response.reason)
     found: Any = document
     for name in ("error_message", "faultstring", "error"):
         if isinstance(found, dict) and found.get(name):
             found = found[name]
-    return " ".join(str(found).split())[:300]
+    return _shortened(str(found))
+
+
+def _is_json(response: requests.Response) -> bool:
+    try:
+        response.json()
+    except ValueError:
+        return False
+    return True
+
+
+def _shortened(text: str) -> str:
+    """Its begin, and its end, where the cause stands."""
+    line = " ".join(text.split())
+    return line if len(line) <= 300 else f"{line[:140]} ... {line[-140:]}"

@@ -68,6 +68,14 @@ class Tally:
         )
 
 
+# Failures that may be over at the next try. An answer that breaks off in its
+# middle, as that of a service that restarts, is one that has no name.
+_PASSING = (
+    ksa_exceptions.RetriableConnectionFailure,
+    ksa_exceptions.UnknownConnectionError,
+)
+
+
 class Answer(dict[str, Any]):
     """An object of a service's answer; a field that it lacks is an error.
 
@@ -474,8 +482,7 @@ def _pause(
         return None
     wanted: float = PAUSE_SECONDS * 2**retry
     if response is None:
-        passes = isinstance(failure, ksa_exceptions.RetriableConnectionFailure)
-        return wanted if passes else None
+        return wanted if isinstance(failure, _PASSING) else None
     if response.status_code not in RETRIABLE_STATUS:
         return None
     told = response.headers.get("Retry-After", "")
@@ -495,9 +502,14 @@ def _message(response: requests.Response) -> str:
     except ValueError:
         return response.reason or "no reason given"
     # Nova: {"forbidden": {"message": ...}}; Placement: {"errors": [{"detail":
-    # ...}]}; whatever stands in front of them may say anything.
+    # ...}]}; Gnocchi: {"description": ...}; whatever stands in front of them
+    # may say anything.
     if isinstance(document, dict):
-        document = document.get("errors") or list(document.values())
+        document = (
+            document.get("errors")
+            or document.get("description")
+            or list(document.values())
+        )
     if isinstance(document, list) and document:
         document = document[0]
     if isinstance(document, dict):

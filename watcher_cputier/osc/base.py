@@ -186,11 +186,15 @@ class Judging(Command):
         """
         return settings.validated(settings.given(parsed_args.set))
 
-    def picture(self, parsed_args: argparse.Namespace) -> picture.Picture:
+    def picture(
+        self, parsed_args: argparse.Namespace, *, whole: bool = True
+    ) -> picture.Picture:
         """The cloud, judged.
 
+        :param whole: whether all hosts are read in detail, and not only
+            those that an audit would look at closely
         :raises TierError: if it cannot be
         """
         params = self.parameters(parsed_args)
         conf = self.configuration(parsed_args)
-        return picture.get_picture(self.reader, conf, params)
+        return picture.get_picture(self.connection, self.reader, conf, params)

@@ -16,6 +16,7 @@
 import argparse
 from collections.abc import Callable, Iterator
 import importlib.metadata
+import time
 
 from keystoneauth1 import adapter as ksa_adapter
 from keystoneauth1 import exceptions as ksa_exceptions
@@ -24,9 +25,12 @@ from oslo_config import cfg
 
 from watcher_cputier import accounting
 from watcher_cputier import errors
+from watcher_cputier import parameters
 from watcher_cputier.conf import tiers as tiers_conf
 from watcher_cputier.datasources import service
+from watcher_cputier.datasources import telemetry
 from watcher_cputier.osc import base
+from watcher_cputier.osc import picture
 from watcher_cputier.osc import settings
 
 WORKS = "works"
@@ -53,7 +57,7 @@ _Row = tuple[str, str, str]
 
 
 class Check(base.Lister):
-    """Check access, versions, tiers and Watcher; exit status 1 if one fails
+    """Check access, versions, tiers and Watcher; exit status 1 if one fails.
 
     Each kind of request that an audit sends is tried as the user who runs
     the command. Run it with Watcher's own credentials to know whether the
@@ -101,7 +105,33 @@ class Check(base.Lister):
             yield from rows
         if conf is not None and usable:
             yield from self._classes(catalogue)
+            yield from self._telemetry(conf)
         yield from _watcher(self.connection)
+
+    def _telemetry(self, conf: cfg.ConfigOpts) -> Iterator[_Row]:
+        """Whether starvation can be judged (N11)."""
+        try:
+            cluster = picture.get_cluster(
+                self.reader,
+                conf,
+                details=lambda seen: (),
+                history_seconds=picture.DAY_SECONDS,
+            )
+            source = telemetry.Reader(
+                conf, self.connection, self.reader.next_deadline()
+            )
+            _, findings = source.get_telemetry(
+                cluster,
+                parameters.Parameters.of(),
+                cluster.taken_at or int(time.time()),
+            )
+        except telemetry.NotDeployed as exc:
+            yield "telemetry", ABSENT, f"{exc}. Starvation cannot be judged"
+        except errors.TierError as exc:
+            yield "telemetry", FAILS, str(exc)
+        else:
+            told = [source.summary, *(one.text for one in findings)]
+            yield "telemetry", WORKS, "; ".join(told)
 
     def _classes(self, catalogue: tiers_conf.Catalogue) -> Iterator[_Row]:
         """Which of the tiers' classes Placement and its hosts have."""

@@ -54,7 +54,7 @@ class Step:
 
 
 class CreateFlavor(base.Lister):
-    """Create the flavors of a size, one for each tier
+    """Create the flavors of a size, one for each tier.
 
     Flavors that are there already are left as they are, or get the
     properties that they lack; if one of them contradicts what it should be,
@@ -173,14 +173,19 @@ class CreateFlavor(base.Lister):
         )
 
     def _write(self, step: Step, private: bool) -> str:
-        """Make what a variant lacks; the flavor's id."""
-        compute = self.connection.compute
+        """Make what a variant lacks; the flavor's id.
+
+        A flavor without its properties would sell vCPUs past the tiers: one
+        that does not get them does not stay.
+        """
+        if step.present is not None:
+            self._complete(step, step.present.id)
+            return step.present.id
         size = step.variant.size
+        compute = self.connection.compute
         try:
-            if step.present is not None:
-                key = step.present.id
-            else:
-                key = compute.create_flavor(
+            key = str(
+                compute.create_flavor(
                     name=step.variant.name,
                     vcpus=size.vcpus,
                     ram=size.memory_mb,
@@ -189,18 +194,43 @@ class CreateFlavor(base.Lister):
                     swap=size.swap_mb,
                     is_public=not private,
                 ).id
-            if step.lacking:
-                compute.create_flavor_extra_specs(key, dict(step.lacking))
+            )
         except sdk_exceptions.SDKException as exc:
-            raise errors.ServiceError(
-                f"flavor {step.variant.name} cannot be written: {exc}",
-                where="Nova",
-                cure="Creating flavors needs the policies "
-                "os_compute_api:os-flavor-manage:create and "
-                "os_compute_api:os-flavor-extra-specs:create. Run the "
-                "command again: what is there already stays",
-            ) from exc
-        return str(key)
+            raise _failed(step, exc, "os-flavor-manage:create") from exc
+        try:
+            self._complete(step, key)
+        except errors.ServiceError:
+            compute.delete_flavor(key)
+            raise
+        return key
+
+    def _complete(self, step: Step, key: str) -> None:
+        if not step.lacking:
+            return
+        try:
+            self.connection.compute.create_flavor_extra_specs(
+                key, dict(step.lacking)
+            )
+        except sdk_exceptions.SDKException as exc:
+            raise _failed(step, exc, "os-flavor-extra-specs:create") from exc
+
+
+def _failed(
+    step: Step, exc: sdk_exceptions.SDKException, policy: str
+) -> errors.ServiceError:
+    """Why a flavor could not be written."""
+    forbidden = isinstance(exc, sdk_exceptions.ForbiddenException)
+    told = getattr(exc, "details", None) or str(exc)
+    return errors.ServiceError(
+        f"it cannot be written: {' '.join(str(told).split()).rstrip('.')}",
+        where=f"Nova, flavor {step.variant.name}",
+        cure=(
+            f"Give the user the policy os_compute_api:{policy}"
+            if forbidden
+            else "Flavors written before it stay: correct it and run the "
+            "command again"
+        ),
+    )
 
 
 class Properties(columns.FormattableColumn[Mapping[str, str]]):

@@ -24,7 +24,7 @@ from watcher_cputier.osc import picture
 
 
 class ListHost(base.Judging, base.Lister):
-    """List hosts with their quotas of each tier
+    """List hosts with their quotas of each tier.
 
     A host is over its quota of a tier, near it (90 % of it or more), or ok.
     A quota is unknown where the host reports no inventory of the tier's
@@ -56,7 +56,7 @@ class ListHost(base.Judging, base.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> base.Rows:
         """One row for each host and tier."""
-        seen = self.picture(parsed_args)
+        seen = self.picture(parsed_args, whole=False)
         names = [seen.host(name).name for name in parsed_args.host or ()]
         lacks = _lacks(seen)
         return (
@@ -116,7 +116,7 @@ def _told(
 
 
 class ShowHost(base.Judging, base.ShowOne):
-    """Show a host: its tiers, what they are promised and what they got
+    """Show a host: its tiers, what they are promised and what they got.
 
     "promised" is what the tier gets when everything that may be sold there
     is sold and busy; "loaded" what it would get if all instances that are

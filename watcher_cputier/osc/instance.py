@@ -24,7 +24,7 @@ from watcher_cputier.osc import picture
 
 
 class ListInstance(base.Judging, base.Lister):
-    """List instances with their tiers, shares and what they get
+    """List instances with their tiers, shares and what they get.
 
     Shares are those of the whole instance, the floor (the promised speed),
     usage and steal are CPUs of one vCPU. Moves are those of the last day.
@@ -49,7 +49,7 @@ class ListInstance(base.Judging, base.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> base.Rows:
         """One row for each instance."""
-        seen = self.picture(parsed_args)
+        seen = self.picture(parsed_args, whole=False)
         floors = entitlement.floors(seen.cluster, seen.diagnosis)
         wanted = list(seen.cluster.instances)
         if parsed_args.host is not None:
@@ -91,7 +91,7 @@ class ListInstance(base.Judging, base.Lister):
 
 
 class ShowInstance(base.Judging, base.ShowOne):
-    """Show an instance: what it holds, what it is promised and what it got"""
+    """Show an instance: what it holds, what it is promised and what it got."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """The options."""
@@ -173,7 +173,8 @@ def shares(cluster: model.Cluster, flavor: model.Flavor) -> int | float | None:
 def moves(cluster: model.Cluster, instance: model.Instance) -> int:
     """How often an instance has moved within the last day."""
     changes = cluster.changes_by_instance.get(instance.uuid, ())
-    return sum(1 for change in changes if change.moved)
+    since = (cluster.taken_at or 0) - picture.DAY_SECONDS
+    return sum(1 for one in changes if one.moved and one.began_at >= since)
 
 
 def condition(

@@ -35,7 +35,7 @@ _NEVER = "never"
 
 
 class Lint(base.Judging, base.Lister):
-    """List where inventories, flavors, shares and instances contradict
+    """List where inventories, flavors, shares and instances contradict.
 
     Exit status 1 if something of the severity of --fail-on or above it is
     found.

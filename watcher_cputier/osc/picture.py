@@ -20,17 +20,20 @@ and instances are in its scope.
 from collections.abc import Callable, Iterable
 import dataclasses
 
+from openstack import connection as sdk
 from oslo_config import cfg
 
 from watcher_cputier import diagnosis
 from watcher_cputier import errors
 from watcher_cputier import model
 from watcher_cputier import parameters
+from watcher_cputier import planner
 from watcher_cputier import starvation
 from watcher_cputier.conf import tiers as tiers_conf
 from watcher_cputier.datasources import cloud
 from watcher_cputier.datasources import compute_model
 from watcher_cputier.datasources import nova
+from watcher_cputier.strategies import usage
 
 DAY_SECONDS = 24 * 60 * 60
 
@@ -110,29 +113,67 @@ def get_cluster(
     conf: cfg.ConfigOpts,
     *,
     details: Callable[[model.Cluster], Iterable[str]] | None = None,
+    history_seconds: int | None = None,
 ) -> model.Cluster:
-    """The whole cloud.
+    """The whole cloud, without telemetry.
 
     :param details: as :meth:`cloud.Reader.get_cluster` takes it; all hosts
         unless it is given
+    :param history_seconds: as it takes them
     :raises TierError: if it cannot look
     """
     return reader.get_cluster(
         lambda: get_scope(reader),
         tiers_conf.catalogue(conf),
         details=details or (lambda seen: (host.uuid for host in seen.hosts)),
-        history_seconds=DAY_SECONDS,
+        history_seconds=history_seconds,
     )
 
 
+def get_measured(
+    connected: sdk.Connection,
+    reader: cloud.Reader,
+    conf: cfg.ConfigOpts,
+    params: parameters.Parameters,
+    *,
+    details: Callable[[model.Cluster], Iterable[str]] | None = None,
+) -> model.Cluster:
+    """The whole cloud as an audit with these parameters would see it.
+
+    :raises TierError: if it cannot look
+    """
+    cluster = get_cluster(
+        reader,
+        conf,
+        details=details,
+        history_seconds=usage.history_seconds(params) or DAY_SECONDS,
+    )
+    return usage.with_telemetry(reader, cluster, params, conf, connected)
+
+
 def get_picture(
-    reader: cloud.Reader, conf: cfg.ConfigOpts, params: parameters.Parameters
+    connected: sdk.Connection,
+    reader: cloud.Reader,
+    conf: cfg.ConfigOpts,
+    params: parameters.Parameters,
+    *,
+    whole: bool = True,
 ) -> Picture:
     """The whole cloud with the verdict on every host and instance.
 
+    :param whole: whether all hosts are read in detail, which takes some
+        requests for each of them
     :raises TierError: if it cannot look, or nothing can be judged
     """
-    cluster = get_cluster(reader, conf)
+    cluster = get_measured(
+        connected,
+        reader,
+        conf,
+        params,
+        details=None
+        if whole
+        else lambda seen: planner.hosts_to_detail(seen, params),
+    )
     verdict = diagnosis.diagnose(cluster, params)
     return Picture(
         cluster=cluster,

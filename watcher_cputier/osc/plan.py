@@ -20,6 +20,7 @@ from typing import Any
 from watcher_cputier import diagnosis
 from watcher_cputier import explanation
 from watcher_cputier import extensions
+from watcher_cputier import lending
 from watcher_cputier import model
 from watcher_cputier import parameters
 from watcher_cputier import planner
@@ -32,11 +33,9 @@ from watcher_cputier.osc import picture
 from watcher_cputier.osc import settings
 from watcher_cputier.strategies import rounds
 
-_NOTHING = "Nothing to do: enforce_quota is false"
-
 
 class Plan(base.Judging, base.Lister):
-    """Plan as an audit of the whole cloud would, and change nothing
+    """Plan as an audit of the whole cloud would, and change nothing.
 
     The migrations are listed in the order of their value. What else there is
     to say (what stays over quota and why, what would help, a summary) is
@@ -90,19 +89,22 @@ class Plan(base.Judging, base.Lister):
         params = self.parameters(parsed_args)
         conf = self.configuration(parsed_args)
         added = extensions.load(conf)
-        cluster = picture.get_cluster(
+        cluster = picture.get_measured(
+            self.connection,
             self.reader,
             conf,
+            params,
             details=lambda seen: planner.hosts_to_detail(seen, params),
         )
         verdict = diagnosis.diagnose(cluster, params)
-        if params.enforce_quota or params.mix_tiers:
+        summary = report.idle(params, cluster.telemetry is not None)
+        made = planner.Plan()
+        if not summary:
             cluster, verdict, made = rounds.plan(
                 self.reader, cluster, verdict, params, added
             )
+            verdict = lending.lend(cluster, verdict, params)
             summary = report.summary(cluster, verdict, made)
-        else:
-            made, summary = planner.Plan(), _NOTHING
         order = schedule.arrange(cluster, made.migrations, verdict, params)
         explained = None
         if parsed_args.explain is not None:
@@ -132,6 +134,9 @@ class Plan(base.Judging, base.Lister):
         verdict: diagnosis.Diagnosis,
         made: planner.Plan,
     ) -> None:
+        if made.relief is not None:
+            for starved in made.relief.before:
+                self.tell(f"Starved: {report.condition(starved)}")
         for one in made.deferred:
             self.tell(f"Deferred: {report.sentence(one)}")
         for item in made.unresolved:

@@ -35,7 +35,7 @@ _UNITS = re.compile(r"^([A-Za-z0-9_-]+)=([0-9]{1,9})(%?)$")
 
 
 class Generate(base.Command):
-    """Generate provider configuration files with the inventories of tiers
+    """Generate provider configuration files with the inventories of tiers.
 
     The hosts, and the number of their shared CPUs where no cpu_shared_set is
     given, come from Nova and Placement. Without --directory one document is
@@ -87,7 +87,7 @@ class Generate(base.Command):
 
 
 class Verify(base.Lister):
-    """Compare provider configuration files with what hosts report
+    """Compare provider configuration files with what hosts report.
 
     Lists what differs; exit status 1 if something does.
     """

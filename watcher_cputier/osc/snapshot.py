@@ -23,7 +23,7 @@ from watcher_cputier.osc import settings
 
 
 class SaveSnapshot(base.Judging):
-    """Save what an audit would see as a scenario file
+    """Save what an audit would see as a scenario file.
 
     ``watcher-cputier plan --scenario <file>`` plans on it without a cloud.
     """
@@ -46,7 +46,9 @@ class SaveSnapshot(base.Judging):
         given = settings.given(parsed_args.set)
         params = settings.validated(given)
         conf = self.configuration(parsed_args)
-        cluster = picture.get_cluster(self.reader, conf)
+        cluster = picture.get_measured(
+            self.connection, self.reader, conf, params
+        )
         params.check_names(cluster)
         found = scenario.Scenario(cluster=cluster, parameters=given)
         if parsed_args.pseudonymise:

@@ -22,7 +22,7 @@ from watcher_cputier.osc import flavors
 
 
 class Summary(base.Judging, base.Lister):
-    """Sum tiers up over all hosts: capacity, headroom, what still fits
+    """Sum tiers up over all hosts: capacity, headroom, what still fits.
 
     Headroom is that of hosts that could take an instance now. "Fits" is how
     many instances of the largest flavor that still fits the hosts would take

@@ -22,6 +22,7 @@ prices         ... the bounds that certify a plan, and
 exact          ... its optimum (optional, with scipy)
 joint          the optimum where memory binds too (optional, with scipy)
 sparing        targets that spare the room of those that have few others
+guarding       targets that keep to prices, and what to plan anew
 ordering       an end state put in an order
 exhaustive     all reachable states of a few hosts
 neighbourhoods parts of a cluster, and the hosts around a lock

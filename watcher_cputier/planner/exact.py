@@ -65,7 +65,7 @@ _ROUNDS = 60
 _GAIN = 1e-6
 # Migrations by which a pattern may be dearer than the best of its type to
 # be offered to the integer program, the first time and the next ones.
-_SLACKS = (1.0, 2.0)
+_SLACKS = (0.5, 1.0, 2.0)
 _PATTERNS = 12
 _NODES = 2_000
 

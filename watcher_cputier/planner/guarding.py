@@ -85,9 +85,8 @@ class Guarded(states.State):
         for account in known:
             room = self.room[rows, self.problem.column["quota", account]]
             lost += self._values[account].lost(rows, room, kind.units)
-        scores = self.scores(kind)[rows]
-        for at in np.lexsort((rows, -scores, np.round(lost, _DECIMALS))):
-            row = int(rows[at])
+        lost = np.round(lost, _DECIMALS)
+        for row in self.in_order(instance, kind, rows, lost):
             if self.rejection(instance, row) is None:
                 return row
         return None

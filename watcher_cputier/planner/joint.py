@@ -110,7 +110,8 @@ def solve(state: states.State) -> Solution | None:
         constraints=optimize.LinearConstraint(rules, low, high),
         options={"node_limit": _NODES, "mip_rel_gap": 0.0},
     )
-    if solved.x is None or solved.mip_dual_bound is None:
+    bound = solved.mip_dual_bound
+    if solved.x is None or bound is None or not math.isfinite(bound):
         return None
     found = np.rint(solved.x).astype(np.int64)
     out, into = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
@@ -119,7 +120,7 @@ def solve(state: states.State) -> Solution | None:
     return Solution(
         out=out - both,
         into=into - both,
-        bound=math.ceil(solved.mip_dual_bound - _UNITS_OFF),
+        bound=math.ceil(bound - _UNITS_OFF),
     )
 
 

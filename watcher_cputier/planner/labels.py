@@ -64,6 +64,8 @@ _FEW = 64
 # A kind that failed so often is left alone until the next sweep.
 _PATIENCE = 5
 _NODES = 4000
+# A sum of costs, at most, that fits a machine number with room to add to it.
+_MOST_COST = 2**61
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +110,7 @@ class Tables:
         }
         # The columns that some kind of a size asks for.
         self._asked = {
-            size: np.flatnonzero(
-                problem.demands[found].any(axis=0)
-            ).tolist()
+            size: np.flatnonzero(problem.demands[found].any(axis=0)).tolist()
             for size, found in self._indices.items()
         }
         self._most = max(demands, default=0) // self._scale
@@ -180,28 +180,7 @@ class Tables:
                 self._table[size] = best
             else:
                 self._table[size][rows] = best
-            another = False
-            full = [k for k in self._by_size[size] if not direct[k.index]]
-            if full:
-                found = self._ejection_costs(full, rows, best)
-            for kind in self._by_size[size]:
-                if direct[kind.index]:
-                    another |= self._labels[kind.index] != 1
-                    self._labels[kind.index] = 1
-            for kind, ejections in zip(full, found if full else (), strict=True):
-                costs = self._costs[kind.index]
-                costs[rows] = ejections
-                label = min(NEVER, int(costs.min(initial=NEVER)) + 1)
-                if label == self._labels[kind.index]:
-                    continue
-                if not everywhere:
-                    # Its costs elsewhere may be older than its room.
-                    costs[:] = self._ejection_costs(
-                        [kind], self._everywhere, self._table[size]
-                    )[0]
-                    label = min(NEVER, int(costs.min(initial=NEVER)) + 1)
-                another |= label != self._labels[kind.index]
-                self._labels[kind.index] = label
+            another = self._relabel(size, rows, best, direct)
             changed |= another
             if size == self._sizes[-1]:
                 break
@@ -210,6 +189,42 @@ class Tables:
                 best = self._table[size]
             best = self._added(best, rows, size)
         return changed
+
+    def _relabel(
+        self,
+        size: int,
+        rows: npt.NDArray[np.intp],
+        best: npt.NDArray[np.int32],
+        direct: Sequence[bool],
+    ) -> bool:
+        """The labels of one size; whether one of them is another one."""
+        another = False
+        full = []
+        for kind in self._by_size[size]:
+            if direct[kind.index]:
+                another |= bool(self._labels[kind.index] != 1)
+                self._labels[kind.index] = 1
+            else:
+                full.append(kind)
+        if not full:
+            return another
+        everywhere = len(rows) == len(self._everywhere)
+        found = self._ejection_costs(full, rows, best)
+        for kind, ejections in zip(full, found, strict=True):
+            costs = self._costs[kind.index]
+            costs[rows] = ejections
+            label = min(NEVER, int(costs.min(initial=NEVER)) + 1)
+            if label == self._labels[kind.index]:
+                continue
+            if not everywhere:
+                # Its costs elsewhere may be older than its room.
+                costs[:] = self._ejection_costs(
+                    [kind], self._everywhere, self._table[size]
+                )[0]
+                label = min(NEVER, int(costs.min(initial=NEVER)) + 1)
+            another |= bool(label != self._labels[kind.index])
+            self._labels[kind.index] = label
+        return another
 
     def _added(
         self,
@@ -750,7 +765,10 @@ def knapsack(
     :param items: (name, size, count, cost of one), whose sizes suffice
     :returns: a name per piece, in the order of the items
     """
-    best = np.full(need + 1, 2**62, dtype=np.int64)
+    most = sum(min(n, -(-need // size)) * cost for _, size, n, cost in items)
+    never = max(_MOST_COST, most + 1)
+    # Sums that no machine number holds are rare, and counted all the same.
+    best = np.full(need + 1, never, object if most >= _MOST_COST else np.int64)
     best[0] = 0
     steps: list[tuple[int, int, npt.NDArray[np.bool_]]] = []
     for name, size, count, cost in items:
@@ -759,7 +777,7 @@ def knapsack(
             shifted[: min(size, need + 1)] = 0
             shifted[size:] = best[: max(0, need + 1 - size)]
             shifted += cost
-            better = shifted < best
+            better = (shifted < best).astype(np.bool_)
             better[0] = False
             if not better.any():
                 break

@@ -29,7 +29,7 @@ The best is the one that leaves the fewest units over quota, the highest tier
 first, and then costs least: migrations, memory to copy, priorities.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 
 import numpy as np
@@ -62,17 +62,52 @@ Step = tuple[model.Instance, int, bool]
 _ATTEMPTS = 2
 # A cloud of so many hosts is large; a plan so near its bound is left as it is.
 _LARGE = 2000
-_NEAR = 0.005
+_NEAR = 0.01
 # Bounds of a large cloud are not improved for less than this part of a plan.
 _TELLING = 0.001
 # Attempts that keep to prices: by which part of them targets are guarded, and
 # how many times they count for victims.
 _GUARDS = ((1.0, 0.0), (1.0, 1.0), (0.9, 1.8))
-# From which waste on migrations are found anew, and how far around.
-_REPAIRS = ((0.3, 0), (0.05, 0), (0.3, 1), (0.05, 1))
-_MOST_REPAIRS = 12
+_MOST_REPAIRS = 48
+# A plan so near its bound is not repaired.
+_FINE = 0.004
 # Hosts whose rejections are told one by one, for each kind that stays.
 _TOLD_HOSTS = 200
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Repair:
+    """Which part of a plan is found anew, and how.
+
+    :param least: waste of a host that counts as wasteful
+    :param wider: how often the hosts of what is taken back are added
+    :param way: the attempt whose guard and labels are used
+    :param part: of the other bundles, every so manieth is found anew too;
+        0: none
+    :param first: the first of those
+    """
+
+    least: float
+    wider: int
+    way: int
+    part: int = 0
+    first: int = 0
+
+
+_REPAIRS = (
+    *(
+        _Repair(least, wider, way)
+        for wider in (0, 1)
+        for least in (0.3, 0.05)
+        for way in (0, 2, 1)
+    ),
+    *(
+        _Repair(0.05, 0, way, part, first)
+        for part in (6, 3)
+        for first in range(part)
+        for way in (0, 2)
+    ),
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,43 +266,86 @@ class Planning:
         for account in over:
             found = account.spread(worth[account.name], len(dear))
             dear = np.maximum(dear, found)
+        ways: list[tuple[states.State, labels.Labels]] = []
         for share, times in _GUARDS:
             if self.expired() or self._gap(best, highest) is None:
                 return best
             state = guarding.Guarded(
                 self.problem, over, {n: share * p for n, p in worth.items()}
             )
-            self._settle(state)
             floors = 1 + np.floor(times * dear + 1e-6).astype(np.int64)
+            ways.append((state, floors))
+            self._settle(state)
             search = labels.Search(state, floors=floors, expired=self.expired)
             search.run()
             made = self._attempt(state, search.cut)
+            state.undo(0)
             best = min(best, made, key=lambda a: a.rank)
-        state = guarding.Guarded(self.problem, over, worth)
+        bundles = self._bundles(best.steps)
+        waste = self._wastes(best, worth)
         turn = rounds = 0
         while turn < len(_REPAIRS) and rounds < _MOST_REPAIRS:
             if self.expired() or self._gap(best, highest) is None:
                 return best
-            made = self._repaired(state, best, worth, *_REPAIRS[turn])
+            if self._within(best, _FINE):
+                return best
+            repair = _REPAIRS[turn]
+            state, floors = ways[repair.way]
+            made = self._repaired(state, bundles, waste, repair, floors)
             rounds += 1
             turn += 1
             if made.rank < best.rank:
                 best, turn = made, 0
+                bundles = self._bundles(best.steps)
+                waste = self._wastes(best, worth)
         return best
 
     def _repaired(
         self,
         state: states.State,
-        best: Attempt,
-        worth: Mapping[str, npt.NDArray[np.float64]],
-        least: float,
-        wider: int,
+        bundles: Sequence["_Bundle"],
+        waste: npt.NDArray[np.float64],
+        repair: "_Repair",
+        floors: labels.Labels | None,
     ) -> Attempt:
         """What touches wasteful hosts is taken back, and found anew.
 
-        :param least: waste of a host that counts as wasteful
-        :param wider: how often the hosts of what is taken back are added
+        :param bundles: those of the best attempt
+        :param waste: (H,) what its hosts waste
         """
+        rows = self.problem.host_index
+        wasteful = set(np.flatnonzero(waste > repair.least).tolist())
+        touched = [
+            (
+                bundle,
+                {target for _, target, _ in bundle.steps}
+                | {rows[instance.host] for instance, _, _ in bundle.steps},
+            )
+            for bundle in bundles
+        ]
+        for _ in range(repair.wider):
+            wasteful = wasteful.union(
+                *(hosts for _, hosts in touched if hosts & wasteful)
+            )
+        kept = [
+            bundle
+            for number, (bundle, hosts) in enumerate(touched)
+            if not hosts & wasteful
+            and not (repair.part and number % repair.part == repair.first)
+        ]
+        self._applied(state, kept, None)
+        search = labels.Search(state, floors=floors, expired=self.expired)
+        search.run()
+        made = self._attempt(state, search.cut)
+        state.undo(0)
+        return made
+
+    def _wastes(
+        self,
+        best: Attempt,
+        worth: Mapping[str, npt.NDArray[np.float64]],
+    ) -> npt.NDArray[np.float64]:
+        """(H,) what the hosts of a plan cost beyond the least."""
         waste = np.zeros(len(self.problem.hosts))
         moves = [(instance, target) for instance, target, _ in best.steps]
         for account in self.over:
@@ -275,28 +353,7 @@ class Planning:
                 waste += guarding.wastes(
                     self.problem, account, worth[account.name], moves
                 )
-        wasteful = set(np.flatnonzero(waste > least).tolist())
-        rows = self.problem.host_index
-        touched = [
-            (
-                bundle,
-                {target for _, target, _ in bundle.steps}
-                | {rows[instance.host] for instance, _, _ in bundle.steps},
-            )
-            for bundle in self._bundles(best.steps)
-        ]
-        for _ in range(wider):
-            wasteful = wasteful.union(
-                *(hosts for _, hosts in touched if hosts & wasteful)
-            )
-        kept = [bundle for bundle, hosts in touched if not hosts & wasteful]
-        for instance, target, parking in self._replayed(kept, None):
-            state.move(instance, target, parking=parking)
-        search = labels.Search(state, expired=self.expired)
-        search.run()
-        made = self._attempt(state, search.cut)
-        state.undo(0)
-        return made
+        return waste
 
     def _attempt(self, state: states.State, cut: bool = False) -> Attempt:
         last = {m.instance.uuid: i for i, m in enumerate(state.moves)}
@@ -396,14 +453,27 @@ class Planning:
 
     def _close(self, best: Attempt) -> bool:
         """Whether more attempts are not worth their time: a large cloud
-        whose plan is within a small part of the bound.
+        whose plan is within a small part of the bound, or leaves no more
+        than has to stay.
         """
-        if len(self.problem.hosts) < _LARGE or any(best.left.values()):
+        if len(self.problem.hosts) < _LARGE:
+            return False
+        if any(best.left.values()):
+            return all(
+                best.left[account.name]
+                <= self._residual(account, best.left[account.name])
+                for account in self.over
+            )
+        return self._within(best, _NEAR)
+
+    def _within(self, best: Attempt, part: float) -> bool:
+        """Whether a plan that leaves nothing is so near its bound."""
+        if any(best.left.values()):
             return False
         needed = sum(
             self._bounds[account.name, 0].value for account in self.over
         )
-        return len(best.steps) - needed <= _NEAR * needed
+        return len(best.steps) - needed <= part * needed
 
     def _moves_of(self, attempt: Attempt, account: str) -> int:
         return sum(
@@ -571,11 +641,21 @@ class Planning:
     def _replayed(
         self, bundles: Iterable["_Bundle"], limit: int | None
     ) -> list[Step]:
-        """The bundles in this order, as far as each finds its room.
+        """The bundles in this order, as far as each finds its room."""
+        steps = self._applied(self._start, bundles, limit)
+        self._start.undo(0)
+        return steps
 
-        One that does not is tried again after those that do.
+    def _applied(
+        self,
+        state: states.State,
+        bundles: Iterable["_Bundle"],
+        limit: int | None,
+    ) -> list[Step]:
+        """The same, with the state after them.
+
+        One that finds no room is tried again after those that do.
         """
-        state = self._start
         steps: list[Step] = []
         waiting = list(bundles)
         while waiting:
@@ -596,7 +676,6 @@ class Planning:
             if len(later) == len(waiting):
                 break
             waiting = later
-        state.undo(0)
         return steps
 
     def _come_to(self, steps: list[Step]) -> states.State:

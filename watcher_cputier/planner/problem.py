@@ -37,6 +37,7 @@ from watcher_cputier import diagnosis as diagnosing
 from watcher_cputier import model
 from watcher_cputier import parameters
 from watcher_cputier.constraints import capacity
+from watcher_cputier.planner import cooldown
 from watcher_cputier.planner import covering
 
 Units = npt.NDArray[np.int64]
@@ -45,6 +46,8 @@ Mask = npt.NDArray[np.bool_]
 # More than any inventory: a quota that does not bind.
 _PLENTY = 2**40
 _NOTHING_TAKEN = -(2**40)
+# More than any priority that an operator gives.
+_RELUCTANCE = 2**32
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -55,6 +58,8 @@ class Kind:
         the host it comes from says the same of all
     :param accounts: what their units count against
     :param units: units that each holds
+    :param priority: the lower ones move first; that of an instance that
+        cools down is higher than any other
     :param demand: (C,) what an arrival takes
     :param release: (C,) what a departure gives back
     """
@@ -118,6 +123,7 @@ class Problem:
         self.accounts = cluster.accounts
         self.rejected: dict[str, constraints.Rejection] = {}
         self._aggregates = _aggregates_by_host(cluster)
+        self._cooling = cooldown.cooling(cluster, params)
         self._by_project = any(
             key.startswith("filter_tenant_id")
             for aggregate in cluster.aggregates
@@ -190,10 +196,15 @@ class Problem:
             instance.tier,
             instance.units,
             instance.pinned_zone,
-            instance.priority,
+            self._priority(instance),
             instance.project if self._by_project else None,
             held,
         )
+
+    def _priority(self, instance: model.Instance) -> int:
+        """How late an instance moves; who cools down later than others."""
+        cooling = instance.uuid in self._cooling
+        return instance.priority + (_RELUCTANCE if cooling else 0)
 
     def _kind(self, index: int, sample: model.Instance) -> Kind:
         demand = np.zeros(len(self.column), dtype=np.int64)
@@ -217,7 +228,7 @@ class Problem:
             accounts=accounts,
             units=sample.units,
             memory_mb=sample.flavor.memory_mb,
-            priority=sample.priority,
+            priority=self._priority(sample),
             demand=demand,
             release=release,
         )

@@ -35,8 +35,10 @@ from watcher_cputier import starvation as starving
 from watcher_cputier.planner import cooldown
 from watcher_cputier.planner import cures
 from watcher_cputier.planner import mixing
+from watcher_cputier.planner import picture as pictures
 from watcher_cputier.planner import prices
 from watcher_cputier.planner import problem as problems
+from watcher_cputier.planner import scene as scenes
 from watcher_cputier.planner import state as states
 from watcher_cputier.planner import values
 
@@ -74,14 +76,14 @@ def added(
             start, diagnosis, params, extensions or constraints.Extensions()
         )
     )
-    search = cures.Search(
+    scene = scenes.Scene(
         state,
         starvation,
         cooldown.cooling(cluster, params),
         ((m.instance.uuid, m.source, m.target) for m in found.migrations),
-        expired,
     )
-    by_quota = tuple(search.relieved)
+    search = cures.Search(scene, expired)
+    by_quota = tuple(scene.relieved)
     left = params.max_migrations - len(found.migrations)
     limit = left if params.max_migrations else None
     waits = (
@@ -118,7 +120,7 @@ def added(
             remedies=tuple(
                 values.Remedy(condition=one, why=search.why_not(one))
                 for one in starvation.starved
-                if one.instance.uuid in search.standing
+                if one.instance.uuid in scene.standing
             ),
         ),
         deferred=written[count:],
@@ -175,28 +177,39 @@ def outlook(
 ) -> tuple[tuple[str, ...], tuple[values.Prediction, ...]]:
     """Who starves after migrations, and how everybody concerned fares.
 
-    Whose starvation the model does not explain is expected to starve on.
+    Whose starvation the model does not explain is expected to starve on. A
+    migration for a quota may also leave somebody starved who is not now, for
+    quotas come first.
 
     :param migrations: of all concerns, in their order
-    :returns: uuids of those that starve, the most urgent first; and
-        predictions for those that starved before or move for those that did,
-        by name
+    :returns: uuids of those that starve, the most urgent first, and then
+        those that do not now, by name; and predictions for all of them, for
+        those that starved before and those that move for them, by name
     """
     moves = tuple(migrations)
-    picture = cures.Picture(starvation)
+    picture = pictures.Picture(starvation)
     explained = {
         one.instance.uuid
         for one in starvation.starved
         if one.instance.uuid in picture.now(one.instance.host).starved
     }
+    touched = {name for move in moves for name in (move.source, move.target)}
+    shown = {uuid for name in touched for uuid in picture.now(name).starved}
     at: dict[str, str] = {}
     for move in moves:
         uuid = move.instance.uuid
         picture.move(uuid, move.source, move.target)
         at[uuid] = move.target
     before = {one.instance.uuid for one in starvation.starved}
+    newly = {
+        uuid
+        for name in touched
+        if picture.judged(name)
+        for uuid in picture.now(name).starved
+    } - (before | shown)
     concerned = before.union(
-        m.instance.uuid for m in moves if m.concern == values.STARVATION
+        newly,
+        (m.instance.uuid for m in moves if m.concern == values.STARVATION),
     )
     found = [
         _prediction(
@@ -209,16 +222,16 @@ def outlook(
     ]
     found.sort(key=lambda one: one.instance.sort_key)
     starves = {one.instance.uuid for one in found if one.starved_after}
-    after = tuple(
-        one.instance.uuid
-        for one in starvation.starved
-        if one.instance.uuid in starves
+    urgent = [one.instance.uuid for one in starvation.starved]
+    others = [one.instance.uuid for one in found if one.instance.uuid in newly]
+    return (
+        tuple(uuid for uuid in (*urgent, *others) if uuid in starves),
+        tuple(found),
     )
-    return after, tuple(found)
 
 
 def _prediction(
-    picture: cures.Picture,
+    picture: pictures.Picture,
     one: starving.Condition,
     target: str,
     puzzling: bool,
@@ -282,7 +295,6 @@ def _migration(told: cures.Told) -> values.Migration:
         relief=told.units,
         excess=None,
         weight=told.weight,
-        parking=told.parking,
         concern=values.STARVATION,
         relieves=told.cure.relieved,
         cause=_cause(told),
@@ -307,8 +319,8 @@ def _cause(told: cures.Told) -> str:
     gets += f": {first})" if first else ")"
     if mine:
         return f"{name} {gets}"
-    if any(one.uuid == focal.instance.uuid for one, _, _ in told.cure.steps):
-        if told.parking or told.target == told.cure.source:
+    if any(one.uuid == focal.instance.uuid for one, _ in told.cure.steps):
+        if told.target == told.cure.source:
             return f"it changes places with {name}, which {gets}"
         return f"it makes way for {name}, which {gets}"
     return f"{name} {gets}, and {told.usage_after:.2f} without what leaves"
@@ -332,23 +344,23 @@ def _with(
         (e.host, e.tier): max(0, held[e.host, e.tier] - e.quota)
         for e in diagnosis.excesses
     }
-    if left == dict(found.excess_after) or not found.excess_after:
-        unresolved = found.unresolved
-        excess_after = found.excess_after
-    else:
+    unresolved = found.unresolved
+    if left != dict(found.excess_after):
         moved = {m.instance.uuid for m in migrations}
         unresolved = tuple(
             mixing.shortened(item, left[item.host, item.tier], moved)
             for item in found.unresolved
             if left[item.host, item.tier]
         )
-        excess_after = model.frozen_map(left)
     return dataclasses.replace(
         found,
         migrations=migrations,
         deferred=deferred,
         unresolved=unresolved,
-        excess_after=excess_after,
+        excess_before=model.frozen_map(
+            {(e.host, e.tier): e.units for e in diagnosis.excesses}
+        ),
+        excess_after=model.frozen_map(left),
         cut=found.cut or cut,
         relief=relief,
     )

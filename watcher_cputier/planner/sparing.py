@@ -62,13 +62,12 @@ class Sparing(states.State):
         rows = np.flatnonzero(candidates)
         if not len(rows):
             return None
-        scores = self.scores(kind)[rows]
         if len(rows) > _MOST_ROWS:
+            scores = self.scores(kind)[rows]
             first = np.sort(np.argsort(-scores, kind="stable")[:_MOST_ROWS])
-            rows, scores = rows[first], scores[first]
+            rows = rows[first]
         lost = self._lost(kind, rows)
-        for at in np.lexsort((rows, -scores, lost)):
-            row = int(rows[at])
+        for row in self.in_order(instance, kind, rows, lost):
             if self.rejection(instance, row) is None:
                 return row
         return super().best_target(instance, kind, mask)

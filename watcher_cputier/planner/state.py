@@ -20,6 +20,7 @@ hosts that changed in between.
 
 from collections.abc import Iterable, Iterator
 import dataclasses
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -249,9 +250,7 @@ class State:
         candidates: problems.Mask,
     ) -> Iterator[int]:
         """Candidates in the order of preference."""
-        extensions = self.problem.extensions
-        group = self.problem.cluster.group_by_member.get(instance.uuid)
-        if extensions.rankers or (group and group.policy.startswith("soft")):
+        if self._particular(instance):
             yield from sorted(
                 (int(i) for i in np.flatnonzero(candidates)),
                 key=lambda i: self._rank(instance, kind, i),
@@ -273,9 +272,37 @@ class State:
             )
             scores[tied] = -np.inf
 
+    def in_order(
+        self,
+        instance: model.Instance,
+        kind: problems.Kind,
+        rows: npt.NDArray[np.intp],
+        lost: Scores,
+    ) -> Iterator[int]:
+        """Some hosts by what an arrival loses there, then by preference.
+
+        :param lost: (rows,) rounded
+        """
+        if not self._particular(instance):
+            order = np.lexsort((rows, -self.scores(kind)[rows], lost))
+            yield from rows[order].tolist()
+            return
+        found = []
+        for row, loss in zip(rows.tolist(), lost.tolist(), strict=True):
+            penalty, *rank = self._rank(instance, kind, row)
+            found.append((penalty, loss, *rank, row))
+        yield from (int(one[-1]) for one in sorted(found))
+
+    def _particular(self, instance: model.Instance) -> bool:
+        """Whether arrays do not tell which hosts an instance prefers."""
+        group = self.problem.cluster.group_by_member.get(instance.uuid)
+        return bool(self.problem.extensions.rankers) or bool(
+            group and group.policy.startswith("soft")
+        )
+
     def _rank(
         self, instance: model.Instance, kind: problems.Kind, i: int
-    ) -> tuple[object, ...]:
+    ) -> tuple[Any, ...]:
         move = self.proposal(instance, i)
         extra = sum(
             ranker(move) for ranker in self.problem.extensions.rankers.values()

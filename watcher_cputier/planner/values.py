@@ -368,10 +368,11 @@ class Relief:
     :param before: the instances that were judged to be starved, the first to
         be cured first
     :param after: uuids of those that are expected to be so after the
-        migrations, deferred ones left out; in the same order
+        migrations, deferred ones left out; in the same order, followed by
+        those whom migrations for quotas leave starved, by name
     :param by_quota: uuids of those that migrations for quotas relieve
-    :param predictions: of the instances starved before, and of all that move
-        for them; by name
+    :param predictions: of the instances starved before or after, and of all
+        that move for them; by name
     :param remedies: for those that no migration helps, deferred ones
         included
     :param waits: whether nothing was planned because quotas come first and

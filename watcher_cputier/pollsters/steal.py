@@ -103,7 +103,7 @@ def add_up(stats: Mapping[str, int]) -> Steal | Missing:
         stats[f"vcpu.{n}.delay"] for n in online if f"vcpu.{n}.delay" in stats
     ]
     if not online:
-        # The threads are not there yet, or not any more.
+        # The guest is off, or its threads are not there yet.
         return PASSING
     if not delays:
         return NOT_TOLD
@@ -140,7 +140,6 @@ class StealInspector:
         :raises ceilometer.NotImplementedError: if the inspector is not
             libvirt's: Ceilometer then never asks again
         :raises InstanceNotFoundException: if the instance has gone
-        :raises InstanceShutOffException: if it does not run
         :raises NoDataException: if libvirt could not answer
         """
         if libvirt is None or not hasattr(self._inspector, "connection"):
@@ -161,7 +160,7 @@ class StealInspector:
             if found.reason:
                 self._say_once(f"{found.reason}; this is {self._version()}")
             else:
-                LOG.debug("No steal of %s yet: %s", instance.id, stats)
+                LOG.debug("No steal of %s now: %s", instance.id, stats)
             return []
         return [found]
 
@@ -177,15 +176,13 @@ class StealInspector:
         # no answer of QEMU, and these numbers are the kernel's.
         answers = connection.domainListGetStats(
             [domain],
-            libvirt.VIR_DOMAIN_STATS_STATE | libvirt.VIR_DOMAIN_STATS_VCPU,
+            libvirt.VIR_DOMAIN_STATS_VCPU,
             libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT,
         )
         if not answers:
             # It went between the two questions.
             raise virt_inspector.InstanceNotFoundException(instance.id)
         stats: Mapping[str, int] = answers[0][1]
-        if stats.get("state.state") == libvirt.VIR_DOMAIN_SHUTOFF:
-            raise virt_inspector.InstanceShutOffException(instance.id)
         return stats
 
     def _version(self) -> str:

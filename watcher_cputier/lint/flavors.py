@@ -11,22 +11,9 @@
 # under the License.
 
 
-"""Drift: where inventories, flavors, shares and instances contradict (N7).
+"""Flavors and their instances against tiers and the kernel."""
 
-Tiers work if what hosts report, what flavors request, what weight they set
-and what instances hold agree. Nothing keeps them so: each is written by hand
-in another place. Every rule here compares two of them and says what is
-wrong, on which object, why it matters and which command mends it.
-
-* **error**: the accounting or a promise is broken now;
-* **warning**: it breaks when the cloud fills, or somebody is misled;
-* **info**: perhaps meant so.
-
-Nothing is changed, and nothing is asked of anybody: the facts are values.
-"""
-
-from collections.abc import Callable, Iterable, Iterator, Mapping
-import dataclasses
+from collections.abc import Iterator, Mapping
 import re
 
 from watcher_cputier import accounting
@@ -35,12 +22,14 @@ from watcher_cputier import entitlement
 from watcher_cputier import model
 from watcher_cputier import offer
 from watcher_cputier import parameters
-from watcher_cputier import provider_config
+from watcher_cputier.lint import values
 
-ERROR = "error"
-WARNING = "warning"
-INFO = "info"
-SEVERITIES = (ERROR, WARNING, INFO)
+ERROR = values.ERROR
+WARNING = values.WARNING
+INFO = values.INFO
+Facts = values.Facts
+Issue = values.Issue
+Offered = values.Offered
 
 # Shares per vCPU that differ less are a rounding of the same scale.
 _SAME_SCALE = 0.02
@@ -48,115 +37,6 @@ _NUMBER = re.compile(r"^[0-9]+(\.[0-9]+)?$")
 _PLAIN = re.compile(r"^[A-Za-z0-9_.:/=-]+$")
 _WORD = re.compile(r"[A-Za-z0-9]+")
 _REQUESTED = re.compile(r"^(resources|trait)[a-zA-Z0-9_-]{0,64}:(.+)$")
-# {kind of a finding of the reader: its severity}; others are warnings.
-_FOUND = {
-    "cell_unreachable": ERROR,
-    "doubled_allocation": ERROR,
-    "duplicate_host": ERROR,
-    "flavor_and_allocation_differ": ERROR,
-    "host_without_provider": ERROR,
-    "never_reshaped": ERROR,
-    "orphan_allocation": ERROR,
-    "shares_not_reported": ERROR,
-    "shares_not_requested": ERROR,
-    "stale_provider": ERROR,
-    "candidates_limited": INFO,
-}
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Issue:
-    """Something that contradicts something else.
-
-    :param kind: a short stable name, the rule's
-    :param subject: the object, with what it is (``flavor gold.4``)
-    :param why: what is wrong and why it matters
-    :param mend: the command or the option that mends it
-    :param requirement: the row that asks for the rule
-    """
-
-    severity: str
-    kind: str
-    subject: str
-    why: str
-    mend: str
-    requirement: str = ""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Offered:
-    """A flavor of the catalogue, with what its request does not tell."""
-
-    flavor: model.Flavor
-    root_gb: int = 0
-    ephemeral_gb: int = 0
-    swap_mb: int = 0
-    public: bool = True
-
-    @property
-    def name(self) -> str:
-        """The flavor's."""
-        return self.flavor.name
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class NovaOptions:
-    """Options of Nova that no API shows; None where nobody told them.
-
-    :param live_migrations: ``max_concurrent_live_migrations``, 0 for no
-        limit
-    :param reports_shares: ``[libvirt] report_vcpu_shares``
-    :param requests_shares: ``[filter_scheduler]
-        query_placement_for_vcpu_shares``
-    :param shared_cpus: size of ``[compute] cpu_shared_set``
-    """
-
-    live_migrations: int | None = None
-    reports_shares: bool | None = None
-    requests_shares: bool | None = None
-    shared_cpus: int | None = None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What is compared.
-
-    :param cluster: all hosts in detail
-    :param classes: that Placement knows; None where it was not asked
-    :param traits: that Placement knows; None where it was not asked
-    :param workers: actions that Watcher's applier runs at the same time;
-        None where nobody told
-    :param differences: between provider configuration files and Placement
-    :param unjudged: why quotas cannot be judged at all; empty if they can
-    """
-
-    cluster: model.Cluster
-    flavors: tuple[Offered, ...] = ()
-    classes: frozenset[str] | None = None
-    traits: frozenset[str] | None = None
-    cgroup_version: int = 2
-    nova: NovaOptions = NovaOptions()
-    workers: int | None = None
-    differences: tuple[provider_config.Difference, ...] = ()
-    unjudged: str = ""
-
-
-Rule = Callable[[Facts, parameters.Parameters], Iterator[Issue]]
-
-
-def audit(facts: Facts, params: parameters.Parameters) -> tuple[Issue, ...]:
-    """All that contradicts, by severity, kind, subject."""
-    found = {issue for rule in RULES for issue in rule(facts, params)}
-    order = {severity: place for place, severity in enumerate(SEVERITIES)}
-    return tuple(
-        sorted(
-            found,
-            key=lambda i: (order[i.severity], i.kind, i.subject, i.why),
-        )
-    )
-
-
-# Flavors
 
 
 def _flavors(facts: Facts) -> Iterator[tuple[str, model.Flavor]]:
@@ -328,7 +208,7 @@ def _shares(facts: Facts, params: parameters.Parameters) -> Iterator[Issue]:
 
 def _mixed(scales: Mapping[float, list[str]]) -> Issue:
     told = "; ".join(
-        f"{scale:g} ({_some(sorted(names))})"
+        f"{scale:g} ({values.some(sorted(names))})"
         for scale, names in sorted(scales.items())
     )
     return Issue(
@@ -463,19 +343,12 @@ def _largest(host: model.Host, name: str) -> int:
     """The most units of a class that an empty host grants at once."""
     return max(
         (
-            min(inventory.max_unit, _whole(inventory))
+            min(inventory.max_unit, values.whole(inventory))
             for provider in host.providers
             if (inventory := provider.inventories.get(name)) is not None
         ),
         default=0,
     )
-
-
-def _whole(inventory: model.Inventory) -> int:
-    """The capacity with what is reserved given back."""
-    if inventory.total is None:
-        return inventory.capacity
-    return int(inventory.total * inventory.allocation_ratio)
 
 
 def _named_tier(cluster: model.Cluster, name: str) -> model.Tier | None:
@@ -616,7 +489,7 @@ def _outdated_instances(
             subject=f"flavor {name}",
             why=f"{len(instances)} instances were made before it was "
             f"changed, and keep the old tier, units or shares: "
-            f"{_some(sorted(instances))}",
+            f"{values.some(sorted(instances))}",
             mend="openstack server resize, to a flavor that says what they "
             "shall have",
             requirement="R49",
@@ -632,289 +505,7 @@ def _essence(flavor: model.Flavor) -> tuple[object, ...]:
     return (flavor.vcpus, tuple(sorted(specs.items())))
 
 
-# Hosts
-
-
-def _inventories(
-    facts: Facts, params: parameters.Parameters
-) -> Iterator[Issue]:
-    """Hosts that lack a tier's class, or sell it otherwise (R22, R39, R40)."""
-    cluster = facts.cluster
-    if cluster.shares_class is not None or not cluster.tier_classes:
-        return
-    for host in cluster.hosts:
-        subject = f"host {host.name}"
-        generate = (
-            f"openstack tier provider-config generate --host {host.name}, "
-            "and restart nova-compute there"
-        )
-        lacking = [
-            tier.name
-            for tier in cluster.tiers
-            if tier.resource_class in cluster.tier_classes
-            and host.capacity(tier.resource_class) is None
-        ]
-        if lacking:
-            yield Issue(
-                severity=ERROR,
-                kind="inventory_missing",
-                subject=subject,
-                why=f"it reports no inventory of {', '.join(lacking)}: it "
-                "takes no instance of them, and those there are not judged",
-                mend=generate,
-                requirement="R137",
-            )
-        for tier in cluster.tiers:
-            yield from _inventory(host, tier, subject, generate)
-
-
-def _inventory(
-    host: model.Host, tier: model.Tier, subject: str, generate: str
-) -> Iterator[Issue]:
-    for provider in host.providers:
-        inventory = provider.inventories.get(tier.resource_class)
-        if inventory is None or inventory.total is None:
-            continue
-        if inventory.allocation_ratio != 1.0:
-            yield Issue(
-                severity=WARNING,
-                kind="tier_ratio",
-                subject=subject,
-                why=f"its inventory of {tier.name} has the ratio "
-                f"{inventory.allocation_ratio:g}: units of a tier are not "
-                "over-subscribed, total says how many there are",
-                mend="allocation_ratio: 1.0 in its provider.yaml",
-                requirement="R22",
-            )
-        cpus = host.shared_cpus
-        if cpus is None or inventory.total == cpus:
-            continue
-        more = inventory.total > cpus
-        yield Issue(
-            severity=WARNING if more else INFO,
-            kind="units_differ_from_cpus",
-            subject=subject,
-            why=f"it offers {inventory.total} units of {tier.name} on {cpus} "
-            "shared CPUs: "
-            + (
-                "the tier alone over-subscribes it; its provider.yaml may be "
-                "older than its cpu_shared_set"
-                if more
-                else "meant so, or its provider.yaml is older than its "
-                "cpu_shared_set"
-            ),
-            mend=generate,
-            requirement="R39",
-        )
-
-
-def _vcpus(facts: Facts, params: parameters.Parameters) -> Iterator[Issue]:
-    """VCPU against the sum of the tiers (R5, R23)."""
-    cluster = facts.cluster
-    tiered = [
-        one.flavor
-        for one in facts.flavors
-        if offer.accounting_of(cluster).asked(one.flavor) is not None
-    ]
-    # Flavors may take none of it on purpose (R24).
-    if (
-        cluster.shares_class is not None
-        or not cluster.tier_classes
-        or (tiered and not any("VCPU" in f.resources for f in tiered))
-    ):
-        return
-    for host in cluster.hosts:
-        inventories = {
-            name: inventory
-            for provider in host.providers
-            for name, inventory in provider.inventories.items()
-        }
-        sold = sum(
-            _whole(inventories[tier.resource_class])
-            for tier in cluster.tiers
-            if tier.resource_class in inventories
-        )
-        vcpu = inventories.get("VCPU")
-        cpus = host.shared_cpus
-        if vcpu is None or not sold or not cpus or _whole(vcpu) == sold:
-            continue
-        less = _whole(vcpu) < sold
-        yield Issue(
-            severity=WARNING,
-            kind="vcpu_ratio",
-            subject=f"host {host.name}",
-            why=f"its VCPU inventory holds {_whole(vcpu)} (ratio "
-            f"{vcpu.allocation_ratio:g}) and its tiers {sold}: "
-            + (
-                "VCPU runs out before the tiers are full"
-                if less
-                else f"{_whole(vcpu) - sold} are open to instances of no tier"
-            ),
-            mend=f"[DEFAULT] cpu_allocation_ratio = {sold / cpus:g} in its "
-            "nova.conf",
-            requirement="R23",
-        )
-
-
-def _single_class(
-    facts: Facts, params: parameters.Parameters
-) -> Iterator[Issue]:
-    """Nova's options for the one class, switched on by halves (R35, R38)."""
-    cluster, nova = facts.cluster, facts.nova
-    name = cluster.shares_class
-    shown = name is not None and name in cluster.tier_classes
-    if nova.reports_shares and nova.requests_shares is False:
-        yield Issue(
-            severity=ERROR,
-            kind="shares_half_enabled",
-            subject="nova.conf",
-            why="hosts report shares, and the scheduler does not ask for "
-            "them: nobody is held to the capacity",
-            mend="[filter_scheduler] query_placement_for_vcpu_shares = true",
-            requirement="R35",
-        )
-    if nova.reports_shares is False and shown:
-        yield Issue(
-            severity=ERROR,
-            kind="shares_turned_off",
-            subject="nova.conf",
-            why=f"report_vcpu_shares is off, and hosts have {name}: where it "
-            "was on it must not be turned off again",
-            mend="[libvirt] report_vcpu_shares = true",
-            requirement="R38",
-        )
-
-
-def _share_capacities(
-    facts: Facts, params: parameters.Parameters
-) -> Iterator[Issue]:
-    """Units of the one class for each CPU, the same on all hosts (R33)."""
-    cluster = facts.cluster
-    name = cluster.shares_class
-    if name is None:
-        return
-    multiples: dict[float, list[str]] = {}
-    for host in cluster.hosts:
-        for provider in host.providers:
-            inventory = provider.inventories.get(name)
-            if inventory is None or not inventory.total:
-                continue
-            if host.shared_cpus:
-                each = inventory.total / host.shared_cpus
-                multiples.setdefault(each, []).append(host.name)
-    usual = max(multiples, key=lambda m: (len(multiples[m]), m), default=0)
-    for each, hosts in sorted(multiples.items()):
-        if each == usual:
-            continue
-        for named in hosts:
-            yield Issue(
-                severity=WARNING,
-                kind="shares_capacity_differs",
-                subject=f"host {named}",
-                why=f"it offers {each:g} units of {name} for each shared "
-                f"CPU, and most hosts {usual:g}: a unit is not worth the "
-                "same everywhere",
-                mend="openstack tier provider-config generate --single-class "
-                f"--multiplier {usual:g} --host {named}",
-                requirement="R33",
-            )
-
-
-def _shared_sets(
-    facts: Facts, params: parameters.Parameters
-) -> Iterator[Issue]:
-    """VCPU against the size of cpu_shared_set (R9, R40)."""
-    cpus = facts.nova.shared_cpus
-    if cpus is None:
-        return
-    for host in facts.cluster.hosts:
-        if host.shared_cpus not in (None, cpus):
-            yield Issue(
-                severity=WARNING,
-                kind="cpu_shared_set_differs",
-                subject=f"host {host.name}",
-                why=f"it reports {host.shared_cpus} VCPU, and cpu_shared_set "
-                f"names {cpus} CPUs",
-                mend=f"Restart nova-compute on {host.name}, or correct "
-                "[compute] cpu_shared_set",
-                requirement="R40",
-            )
-
-
-def _files(facts: Facts, params: parameters.Parameters) -> Iterator[Issue]:
-    """Provider configuration files against Placement (R25, R39)."""
-    for one in facts.differences:
-        said = (
-            f"{one.source} says {one.told}" if one.told else "no file has it"
-        )
-        yield Issue(
-            severity=ERROR,
-            kind="provider_config_differs",
-            subject=f"host {one.host}",
-            why=f"{one.what}: {said}, Placement shows {one.shown or 'nothing'}"
-            if one.what
-            else f"{said}",
-            mend=one.mend,
-            requirement="R25",
-        )
-
-
-# Limits, and what the reader found
-
-
-def _limits(facts: Facts, params: parameters.Parameters) -> Iterator[Issue]:
-    """Limits on migrations that contradict one another (R108)."""
-    nova = facts.nova.live_migrations
-    most = max(params.parallel_per_source, 1)
-    if nova and nova < most:
-        yield Issue(
-            severity=WARNING,
-            kind="nova_queues_migrations",
-            subject="nova.conf",
-            why=f"a host sends {nova} instances at the same time at most, "
-            f"and an audit plans {most}: those above it wait in Nova",
-            mend=f"[DEFAULT] max_concurrent_live_migrations = {most}, or the "
-            f"audit parameter parallel_per_source = {nova}",
-            requirement="R108",
-        )
-    if facts.workers is not None and facts.workers < params.parallel_total:
-        yield Issue(
-            severity=WARNING,
-            kind="few_workers",
-            subject="watcher.conf",
-            why=f"Watcher's applier runs {facts.workers} actions at the same "
-            f"time, and an audit plans {params.parallel_total}: it takes "
-            "longer than expected",
-            mend="[watcher_workflow_engines.taskflow] max_workers = "
-            f"{params.parallel_total}",
-            requirement="R108",
-        )
-
-
-def _found(facts: Facts, params: parameters.Parameters) -> Iterator[Issue]:
-    """What reading the cloud found: orphans, doubled and lost allocations."""
-    for one in facts.cluster.findings:
-        # What mends it is the last sentence.
-        why, _, mend = one.text.rstrip(".").rpartition(". ")
-        yield Issue(
-            severity=_FOUND.get(one.kind, WARNING),
-            kind=one.kind,
-            subject=one.subject,
-            why=why or mend,
-            mend=mend if why else "",
-            requirement="R170" if "allocation" in one.kind else "",
-        )
-    if facts.unjudged:
-        yield Issue(
-            severity=ERROR,
-            kind="not_judged",
-            subject="cloud",
-            why=facts.unjudged,
-            mend="An audit fails for the same reason",
-        )
-
-
-RULES: tuple[Rule, ...] = (
+RULES: tuple[values.Rule, ...] = (
     _untiered_flavors,
     _units,
     _shares,
@@ -924,20 +515,4 @@ RULES: tuple[Rule, ...] = (
     _names,
     _variants,
     _outdated_instances,
-    _inventories,
-    _vcpus,
-    _single_class,
-    _share_capacities,
-    _shared_sets,
-    _files,
-    _limits,
-    _found,
 )
-
-
-def _some(names: Iterable[str], limit: int = 5) -> str:
-    """The first few names, and how many more there are."""
-    names = list(names)
-    more = len(names) - limit
-    shown = ", ".join(names[:limit])
-    return f"{shown} and {more} more" if more > 0 else shown

@@ -16,12 +16,17 @@ What an instance gets is the simulation's business (``tests/cloud/kernel.py``),
 never that of the entitlements which the product predicts by.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 import time
+import typing
 
-from tests.cloud import EmbeddedCloud
 from tests.cloud import gnocchi
 from tests.cloud import kernel
+
+if typing.TYPE_CHECKING:
+    from tests.cloud import cloud as embedded
 
 WINDOW = 300
 #: Samples that are written: what an audit looks at, and some before.
@@ -29,14 +34,14 @@ SAMPLES = 8
 
 
 def tell(
-    cloud: EmbeddedCloud,
+    cloud: embedded.EmbeddedCloud,
     loads: Mapping[str, kernel.Demand],
     *,
     placed: Mapping[str, str] | None = None,
     daemons: Mapping[str, float] | None = None,
     ends: int | None = None,
     without: frozenset[str] = frozenset(),
-) -> None:
+) -> dict[str, kernel.Series]:
     """Write the counters of every instance, up to now.
 
     :param loads: demand per vCPU by name; who is not named is idle
@@ -44,6 +49,7 @@ def tell(
     :param daemons: {host: CPUs that its daemons want}
     :param ends: when the last sample is taken; now unless it is given
     :param without: names of instances that nobody polls
+    :returns: {instance: its counters}
     """
     end = (int(time.time()) if ends is None else ends) // WINDOW * WINDOW
     counters = kernel.counters(
@@ -70,3 +76,4 @@ def tell(
             if name not in without
         }
     )
+    return counters
