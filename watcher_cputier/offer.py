@@ -21,6 +21,8 @@ Numbers for people and monitoring; no decision of an audit is made here.
   full nor empty.
 * **Headroom** of a tier is the sum over the hosts that could take a guest
   now: enabled, up and in scope.
+* What hosts could **carry** is told by telemetry and not by quotas: units
+  that would still run at their floor on CPUs that nobody wants.
 * **Fit** of a flavor is how many more instances of it the cloud would take,
   as Ganeti's hspace counts them: each host is filled with copies of that one
   flavor until a class of its providers, a quota, or a rule says no. Flavors
@@ -29,12 +31,15 @@ Numbers for people and monitoring; no decision of an audit is made here.
 
 from collections.abc import Iterable, Mapping
 import dataclasses
+import math
 
 from watcher_cputier import accounting
 from watcher_cputier import constraints
 from watcher_cputier import diagnosis as diagnosing
 from watcher_cputier import entitlement
+from watcher_cputier import lending
 from watcher_cputier import model
+from watcher_cputier import parameters
 from watcher_cputier import planner
 from watcher_cputier.constraints import capacity
 
@@ -333,6 +338,45 @@ def offers(
         _offer(account, by_account[account], fitting[account])
         for account in cluster.accounts
     )
+
+
+def carriable(
+    cluster: model.Cluster,
+    diagnosis: diagnosing.Diagnosis,
+    params: parameters.Parameters,
+) -> Mapping[str, int]:
+    """Units of each tier that hosts could carry with what is idle there (R94).
+
+    A host has so many CPUs to spare as its guests did not want in the window
+    in which they wanted most; each unit takes the floor of its tier. It is
+    advice for larger quotas: nothing is changed, and what is idle now may
+    wake. Hosts that serve nobody, and those where somebody was not measured,
+    are left out.
+
+    :returns: {tier: units}; empty where no host is known
+    """
+    floors = entitlement.floors(cluster, diagnosis)
+    found: dict[str, int] = {}
+    for host in cluster.hosts:
+        cpus = host.shared_cpus
+        if not (cpus and host.in_scope and host.enabled and host.up):
+            continue
+        if host.name in diagnosis.drained:
+            continue
+        wanted = [
+            lending.wanted_cpus(cluster, instance, params)
+            for instance in cluster.instances_by_host.get(host.name, ())
+        ]
+        known = [one for one in wanted if one is not None]
+        if cluster.telemetry is None or len(known) < len(wanted):
+            continue
+        most = max(map(math.fsum, zip(*known, strict=True)), default=0.0)
+        for tier in cluster.tiers:
+            floor = floors.get((host.name, tier.name))
+            if floor:
+                units = int(max(0.0, cpus - most) / floor)
+                found[tier.name] = found.get(tier.name, 0) + units
+    return model.frozen_map(found)
 
 
 def _offer(account: str, found: list[Standing], fits: list[Fit]) -> Offer:

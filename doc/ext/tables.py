@@ -99,7 +99,7 @@ class EfficacyIndicators(Table):
 
     def rows(self) -> Iterator[Sequence[str]]:
         of_tier = indicators.of_tier("<tier>")
-        for indicator in (*indicators.QUOTA, *of_tier):
+        for indicator in (*indicators.QUOTA, *indicators.STARVATION, *of_tier):
             yield (
                 f"``{indicator.name}``",
                 indicator.unit or "count",

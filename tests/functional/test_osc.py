@@ -345,6 +345,7 @@ def test_summary_adds_up_and_what_fits_does_fit(
     assert tiers["gold"]["Hosts Over"] == 1
     assert tiers["bronze"]["Hosts Near"] == 1
     assert tiers["gold"]["Largest Flavor"] == "gold.8"
+    assert tiers["gold"]["Could Carry"] is None
     assert set(fits) == {
         name for name in records if name.split(".")[0] in specs.TIERS
     }
@@ -518,6 +519,7 @@ def test_what_instances_get_is_shown_where_it_is_measured(
     wide = openstack("tier", "instance", "show", "wide").fields
     full = openstack("tier", "host", "show", "host-1").fields
     planned = openstack("tier", "plan")
+    summary = openstack("tier", "summary").rows
     (row,) = [
         row
         for row in openstack("tier", "check").rows
@@ -547,6 +549,9 @@ def test_what_instances_get_is_shown_where_it_is_measured(
     ]
     assert "Starved: wide (silver) on host-1" in planned.err
     assert row["Result"] == "works"
+    # host-3 and host-4 have nearly all of their 16 CPUs to spare (R94).
+    carried = {one["Tier"]: one["Could Carry"] for one in summary}
+    assert carried["gold"] == pytest.approx(16 * 1012 / 512, rel=0.1)
 
 
 # Tiers, formats

@@ -163,8 +163,8 @@ def test_what_is_published_is_read(
     cluster = builders.cluster(
         [builders.host("compute-1")],
         [
-            builders.instance("one", "compute-1", uuid=ONE),
-            builders.instance("two", "compute-1", uuid=TWO),
+            builders.instance("one", "compute-1", 2, uuid=ONE),
+            builders.instance("two", "compute-1", 2, uuid=TWO),
         ],
     )
     found, findings = reader.get_telemetry(

@@ -147,6 +147,7 @@ class Connection:
         self.error: LibvirtError | None = None
         self.questions: list[tuple[int, int]] = []
         self.opened = 0
+        self.refusals = 0
         self.alive = True
 
     def isAlive(self) -> bool:
@@ -185,6 +186,9 @@ class Connection:
         return [(d, d.stats) for d in domains if d.uuid not in self.going]
 
     def open(self, uri: str) -> "Connection":
+        if self.refusals:
+            self.refusals -= 1
+            raise disconnected()
         self.opened += 1
         self.alive = True
         return self

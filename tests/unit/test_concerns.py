@@ -176,3 +176,31 @@ def test_a_quota_is_met_with_as_few_migrations() -> None:
     assert [m.instance.name for m in builders.planned(cloud).migrations] == [
         "large"
     ]
+
+
+def test_mixing_starves_nobody() -> None:
+    """On b there is room for gold from a, and s would starve beside it."""
+    cloud = builders.cluster(
+        [consumption.host("a"), consumption.host("b")],
+        [
+            *consumption.guests("g", "a", 2, "gold", vcpus=2),
+            consumption.guest("s", "b", "silver", 4, shares=33, locked=True),
+            *consumption.guests("z", "b", 2, "bronze", locked=True),
+        ],
+    )
+    cloud = consumption.used(cloud, 1.0)
+    blind = dataclasses.replace(cloud, telemetry=None)
+    assert builders.planned(blind, mix_tiers=True).migrations
+    plan = builders.planned(cloud, mix_tiers=True)
+    assert not plan.migrations
+    right = consumption.guest("s", "b", "silver", 4, locked=True)
+    cloud = dataclasses.replace(
+        cloud,
+        instances=tuple(
+            dataclasses.replace(one, flavor=right.flavor)
+            if one.uuid == "s"
+            else one
+            for one in cloud.instances
+        ),
+    )
+    assert builders.planned(cloud, mix_tiers=True).migrations

@@ -16,7 +16,8 @@
              osc extensions
     text     report scenario
     core     guard schedule explanation planner constraints weigher diagnosis
-             starvation neighbours causes forecast loads entitlement accounting
+             lending starvation neighbours causes forecast loads entitlement
+             accounting
              catalogue offer lint provider_config
     ground   model parameters errors
 
@@ -52,6 +53,7 @@ LAYERS = {
         "constraints",
         "weigher",
         "diagnosis",
+        "lending",
         "starvation",
         "neighbours",
         "causes",

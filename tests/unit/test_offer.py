@@ -262,6 +262,57 @@ def test_what_was_used_beyond_the_promise_is_borrowed():
     assert all(one.used_cpus is None for one in lost)
 
 
+def test_what_idle_hosts_could_carry():
+    """R94: 16 CPUs, of which 3 are wanted at most; gold runs at .506."""
+
+    def told(*hosts, **readings):
+        cloud = b.cluster(
+            hosts,
+            [
+                b.instance("x", "a", 4),
+                b.instance("y", "a", 2, "bronze"),
+            ],
+        )
+        seen = dataclasses.replace(
+            cloud,
+            telemetry=model.Telemetry(
+                source="x",
+                window_seconds=300,
+                windows=(0, 300, 600),
+                readings=model.frozen_map(
+                    {
+                        uuid: tuple(
+                            model.Reading(usage_cpus=u, steal_cpus=0.5)
+                            for u in usages
+                        )
+                        for uuid, usages in readings.items()
+                    }
+                ),
+            ),
+        )
+        params = parameters.Parameters.of()
+        return offer.carriable(seen, judged(seen), params)
+
+    sixteen = b.host("a", vcpus=16)
+    both = {"x": (1.0, 1.0, 0.0), "y": (0.0, 1.0, 0.0)}
+    assert told(sixteen, **both) == {
+        "gold": int(13 / (512 / 1012)),
+        "silver": int(13 / (333 / 1012)),
+        "bronze": int(13 / (167 / 1012)),
+    }
+    # Somebody was not measured: not known, and not none.
+    assert told(sixteen, x=both["x"]) == {}
+    # An empty host has all of its CPUs to spare; one that is off has none.
+    empty = b.host("b", vcpus=16)
+    assert told(sixteen, empty, x=both["x"])["gold"] == int(16 / (512 / 1012))
+    off = dataclasses.replace(empty, enabled=False)
+    assert told(sixteen, off, x=both["x"]) == {}
+    cloud = b.cluster([sixteen])
+    assert not offer.carriable(
+        cloud, judged(cloud), parameters.Parameters.of()
+    )
+
+
 def test_instances_of_no_tier_come_last():
     cloud = b.cluster([b.host("a")], [b.instance("x", "a", 1, None)])
     *_, last = offer.splits(cloud, judged(cloud), cloud.hosts[0])

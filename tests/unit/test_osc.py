@@ -22,11 +22,13 @@ import pytest
 from tests import builders as b
 from watcher_cputier import diagnosis
 from watcher_cputier import errors
+from watcher_cputier import lint
 from watcher_cputier import model
 from watcher_cputier import parameters
 from watcher_cputier.conf import tiers as tiers_conf
 from watcher_cputier.osc import base
 from watcher_cputier.osc import client
+from watcher_cputier.osc import lint as lint_command
 from watcher_cputier.osc import picture
 from watcher_cputier.osc import provider_config
 from watcher_cputier.osc import settings
@@ -271,3 +273,45 @@ def test_hosts_that_nobody_knows_the_cpus_of():
     parser = provider_config.Generate(None, None).get_parser("x")
     with pytest.raises(errors.ConfigurationError, match="nobody knows"):
         provider_config._facts(parser.parse_args([]), [host], ["gold"])
+
+
+# Nova's options
+
+
+def test_what_novas_files_say_and_do_not_say(tmp_path):
+    path = tmp_path / "nova.conf"
+    path.write_text(
+        "[DEFAULT]\nmax_concurrent_live_migrations = 3\nother = x\n"
+        "[compute]\ncpu_shared_set = 0-7,^3\n"
+        "[libvirt]\nreport_vcpu_shares = true\n"
+    )
+    assert lint_command._nova_options([str(path)]) == lint.NovaOptions(
+        live_migrations=3,
+        reports_shares=True,
+        requests_shares=None,
+        shared_cpus=7,
+    )
+    assert lint_command._nova_options([]) == lint.NovaOptions()
+
+
+@pytest.mark.parametrize(
+    "content", [None, "no section", "[compute]\ncpu_shared_set = x\n"]
+)
+def test_novas_files_that_cannot_be_used(tmp_path, content):
+    path = tmp_path / "nova.conf"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(errors.ConfigurationError):
+        lint_command._nova_options([str(path)])
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(("line", "workers"), [("", None), ("=3", 3)])
+def test_what_the_configuration_says_of_the_applier(tmp_path, line, workers):
+    path = tmp_path / "watcher.conf"
+    path.write_text(
+        "[watcher_workflow_engines.taskflow]\n"
+        + (f"max_workers {line}\n" if line else "")
+    )
+    conf = settings.configuration([str(path)])
+    assert lint_command._workers(conf) == workers

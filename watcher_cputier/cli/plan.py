@@ -13,13 +13,10 @@
 """``watcher-cputier plan``: what an audit of a scenario would propose."""
 
 import argparse
-from collections.abc import Iterable
 import json
-import math
 from typing import Any
 
 from watcher_cputier import diagnosis
-from watcher_cputier import errors
 from watcher_cputier import explanation
 from watcher_cputier import lending
 from watcher_cputier import model
@@ -29,6 +26,7 @@ from watcher_cputier import report
 from watcher_cputier import schedule
 from watcher_cputier.cli import files
 from watcher_cputier.cli import screen
+from watcher_cputier.cli import settings
 from watcher_cputier.goals import indicators
 from watcher_cputier.strategies import budget
 
@@ -78,7 +76,7 @@ def run(arguments: argparse.Namespace) -> str:
     :raises TierError: for a scenario or parameter that cannot be planned on
     """
     found = files.read(arguments.scenario)
-    given = {**found.parameters, **_settings(arguments.set)}
+    given = {**found.parameters, **settings.given(arguments.set)}
     params = parameters.Parameters.of(given)
     verdict = diagnosis.diagnose(found.cluster, params)
     summary = report.idle(params, found.cluster.telemetry is not None)
@@ -111,37 +109,6 @@ def run(arguments: argparse.Namespace) -> str:
             page, found.cluster, verdict, made, summary, order
         )
     )
-
-
-def _settings(told: Iterable[str]) -> dict[str, Any]:
-    """The parameters of the command line, the last of a name."""
-    found = {}
-    for text in told:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise errors.ParameterError(
-                "has no value", where=f"--set {text}", cure="Say NAME=VALUE"
-            )
-        found[name] = _value(value)
-    return found
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _refuse(text: str) -> None:
-    raise ValueError(text)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(text)
-    return number
 
 
 def _document(

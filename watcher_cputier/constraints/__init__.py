@@ -98,10 +98,13 @@ def reject_target(
     move: Proposal, extensions: Extensions | None = None
 ) -> Rejection | None:
     """Why a host may not take an instance; None if it may."""
-    rules: list[proposal.TargetRule] = list(TARGET_RULES)
-    if extensions is not None:
-        rules.extend(extensions.target_rules.values())
-    for rule in rules:
+    for rule in TARGET_RULES:
+        rejection = rule(move)
+        if rejection is not None:
+            return rejection
+    if extensions is None:
+        return None
+    for rule in extensions.target_rules.values():
         rejection = rule(move)
         if rejection is not None:
             return rejection

@@ -24,6 +24,7 @@ from oslo_config import cfg
 
 from watcher_cputier import parameters
 from watcher_cputier.cli import screen
+from watcher_cputier.cli import settings as told
 from watcher_cputier.datasources import cloud
 from watcher_cputier.osc import client
 from watcher_cputier.osc import picture
@@ -184,7 +185,7 @@ class Judging(Command):
 
         :raises ParameterError: if one is wrong
         """
-        return settings.validated(settings.given(parsed_args.set))
+        return settings.validated(told.given(parsed_args.set))
 
     def picture(
         self, parsed_args: argparse.Namespace, *, whole: bool = True

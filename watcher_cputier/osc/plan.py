@@ -27,6 +27,7 @@ from watcher_cputier import planner
 from watcher_cputier import report
 from watcher_cputier import schedule
 from watcher_cputier.cli import files
+from watcher_cputier.cli import settings as told
 from watcher_cputier.goals import indicators
 from watcher_cputier.osc import base
 from watcher_cputier.osc import picture
@@ -77,7 +78,7 @@ class Plan(base.Judging, base.Lister):
     ) -> parameters.Parameters:
         """The parameters that the command line gives."""
         return settings.validated(
-            settings.given(
+            told.given(
                 parsed_args.set,
                 max_migrations=parsed_args.max_migrations,
                 drain_hosts=parsed_args.drain,

@@ -17,10 +17,8 @@ Tiers come from the files that the decision engine reads, so that a command
 and an audit never mean different things by a name.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-import json
+from collections.abc import Mapping, Sequence
 import logging
-import math
 import os
 from typing import Any
 
@@ -88,48 +86,9 @@ def files_of(conf: cfg.ConfigOpts) -> list[str]:
     return [str(name) for name in conf.config_file or ()]
 
 
-def given(told: Iterable[str], **named: Any) -> dict[str, Any]:
-    """The parameters of a command line.
-
-    :param told: ``NAME=VALUE`` each; the last of a name holds
-    :param named: those that have options of their own; None where they were
-        not given
-    :raises ParameterError: for what is no ``NAME=VALUE``
-    """
-    found: dict[str, Any] = {}
-    for text in told:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise errors.ParameterError(
-                "has no value", where=f"--set {text}", cure="Say NAME=VALUE"
-            )
-        found[name] = _value(value)
-    found.update({k: v for k, v in named.items() if v is not None})
-    return found
-
-
 def validated(values: Mapping[str, Any]) -> parameters.Parameters:
     """The parameters of an audit.
 
     :raises ParameterError: naming the one that is wrong
     """
     return parameters.Parameters.of(values)
-
-
-def _value(text: str) -> Any:
-    """JSON, or else the text itself."""
-    try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _refuse(text: str) -> None:
-    raise ValueError(text)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(text)
-    return number

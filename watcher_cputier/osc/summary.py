@@ -26,7 +26,8 @@ class Summary(base.Judging, base.Lister):
 
     Headroom is that of hosts that could take an instance now. "Fits" is how
     many instances of the largest flavor that still fits the hosts would take
-    if nothing else were started.
+    if nothing else were started. "Could carry" is how many units of the tier
+    would still get what it promises on CPUs that nobody wants at present.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -45,6 +46,9 @@ class Summary(base.Judging, base.Lister):
         seen = self.picture(parsed_args)
         sold = [one.flavor for one in flavors.get_flavors(self.reader)]
         found = offer.offers(seen.cluster, seen.diagnosis, sold)
+        carried = offer.carriable(
+            seen.cluster, seen.diagnosis, self.parameters(parsed_args)
+        )
         if parsed_args.flavors:
             return _flavors(seen.cluster, found)
         return (
@@ -60,6 +64,7 @@ class Summary(base.Judging, base.Lister):
                 "Hosts Unknown",
                 "Largest Flavor",
                 "Fits",
+                "Could Carry",
             ),
             [
                 (
@@ -74,6 +79,7 @@ class Summary(base.Judging, base.Lister):
                     one.unknown,
                     base.Told(one.largest and one.largest.flavor.name),
                     base.Told(one.largest and one.largest.count),
+                    base.Told(carried.get(one.account)),
                 )
                 for one in found
             ],

@@ -28,7 +28,11 @@ exhaustive     all reachable states of a few hosts
 neighbourhoods parts of a cluster, and the hosts around a lock
 certificate    bounds of accounts put together
 planning       attempts, the cut, the plan for quotas
-relief         starved instances that a migration helps
+relief         starved instances that a migration helps, with ...
+picture, scene who is where, what CPUs are to spare, who starves,
+targets        who could take them and serve everybody,
+exchanges      who could make way for them, and
+cures          which migrations help whom most
 cooldown       who has moved so recently that it stays
 mixing         even shares
 concerns       the plan of an audit: quotas, starvation, mixing
@@ -40,6 +44,7 @@ from collections.abc import Iterable, Mapping
 from watcher_cputier.planner import books
 from watcher_cputier.planner import concerns
 from watcher_cputier.planner import mixing
+from watcher_cputier.planner import relief
 from watcher_cputier.planner import values
 
 MIXING = values.MIXING
@@ -59,6 +64,7 @@ Suggestion = values.Suggestion
 Spread = values.Spread
 Unresolved = values.Unresolved
 account_of_mixing = mixing.account
+account_of_relief = relief.account
 hosts_to_detail = concerns.hosts_to_detail
 plan = concerns.plan
 

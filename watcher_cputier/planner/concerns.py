@@ -22,7 +22,8 @@ nobody whom that one has moved:
    where the model of entitlement predicts that a migration helps. Without
    telemetry there is no such part, and the others are what they would be
    without it (L8);
-3. **mixing** (:mod:`.mixing`), where the audit asks for it.
+3. **mixing** (:mod:`.mixing`), where the audit asks for it. It brings nobody
+   to a host where somebody would starve by that.
 
 ``max_migrations`` is for all of them together. Where it cuts one concern,
 those after it wait.
@@ -34,11 +35,13 @@ import dataclasses
 from watcher_cputier import constraints
 from watcher_cputier import diagnosis as diagnosing
 from watcher_cputier import lending
+from watcher_cputier import loads as measuring
 from watcher_cputier import model
 from watcher_cputier import parameters
 from watcher_cputier import starvation as starving
 from watcher_cputier.constraints import capacity
 from watcher_cputier.planner import mixing
+from watcher_cputier.planner import picture as pictures
 from watcher_cputier.planner import planning
 from watcher_cputier.planner import prices
 from watcher_cputier.planner import relief
@@ -77,6 +80,8 @@ def plan(
             cluster, kept, params, found, starvation, rules, expired
         )
     if params.mix_tiers:
+        if starvation is not None:
+            rules = _with_care(starvation, found, rules)
         found = mixing.added(cluster, kept, params, found, rules, expired)
     return found
 
@@ -113,13 +118,69 @@ def _with_loans(
                 )
         return None
 
-    given = extensions or constraints.Extensions()
     return (
         dataclasses.replace(diagnosis, quotas=model.frozen_map(quotas)),
-        constraints.Extensions(
-            target_rules=model.frozen_map(
-                {**given.target_rules, "lends_no_more": lends_no_more}
-            ),
-            rankers=given.rankers,
-        ),
+        _with_rule(extensions, "lends_no_more", lends_no_more),
+    )
+
+
+def _with_care(
+    starvation: starving.Starvation,
+    plan: values.Plan,
+    extensions: constraints.Extensions | None,
+) -> constraints.Extensions | None:
+    """A rule against arrivals that leave somebody starved.
+
+    Where all weights are those of the tiers nobody starves within quotas, so
+    that no rule is needed. What is not known speaks against nobody here:
+    mixing is for clouds without telemetry too.
+
+    :param plan: the migrations that come first
+    """
+    if starvation.sight is None or _weighted_right(starvation.sight.loads):
+        return extensions
+    here = pictures.Picture(starvation)
+    for one in plan.migrations:
+        here.move(one.instance.uuid, one.source, one.target)
+    known: dict[tuple[str, str], bool] = {}
+
+    def starves_nobody(
+        move: constraints.Proposal,
+    ) -> constraints.Rejection | None:
+        """Nobody falls below its floor by an arrival on a host."""
+        uuid, target = move.instance.uuid, move.target.name
+        if (uuid, target) not in known:
+            then = here.forecasts([here.population(target, (uuid,))])[0]
+            before = set(here.now(target).starved)
+            known[uuid, target] = set(then.starved) <= before
+        if known[uuid, target]:
+            return None
+        return constraints.Rejection(
+            rule="starves_nobody",
+            reason="somebody there would get less than its tier promises",
+            requirement="R87",
+        )
+
+    return _with_rule(extensions, "starves_nobody", starves_nobody)
+
+
+def _weighted_right(loads: measuring.Loads) -> bool:
+    """Whether all running instances have weights in proportion to tiers."""
+    scales = loads.scales[loads.running]
+    if not len(scales):
+        return True
+    spread = scales.max() - scales.min()
+    # NaN, of an instance without a tier, is not right.
+    return bool(spread <= 1e-9 * scales.max())
+
+
+def _with_rule(
+    extensions: constraints.Extensions | None,
+    name: str,
+    rule: Callable[[constraints.Proposal], constraints.Rejection | None],
+) -> constraints.Extensions:
+    given = extensions or constraints.Extensions()
+    return constraints.Extensions(
+        target_rules=model.frozen_map({**given.target_rules, name: rule}),
+        rankers=given.rankers,
     )

@@ -183,7 +183,7 @@ class Search:
             self.scene.at[place] = row
         self.scene.recount()
         self.scene.settle(
-            one for row in touched for one in self.scene.starving(row)
+            one for row in touched for one in self.scene.starved_on(row)
         )
 
     def _over(self, instance: model.Instance, row: int) -> tuple[str, int]:
@@ -270,7 +270,7 @@ class Search:
         alone = list(self._single(focal))
         found = alone[:]
         several = most is None or most > 1
-        here = self.scene.starving(self.scene.row(focal.instance))
+        here = self.scene.starved_on(self.scene.row(focal.instance))
         # Where several starve together, the first of them looks for all.
         if several and (not alone or (len(here) > 1 and here[0] is focal)):
             found.extend(self._together(focal, most))
@@ -466,7 +466,7 @@ class Search:
     def _lack(self, row: int, then: starving.Forecast) -> float:
         """Weighted CPUs by which those that starve there are not clear."""
         found = 0.0
-        for one in self.scene.starving(row):
+        for one in self.scene.starved_on(row):
             uuid = one.instance.uuid
             if uuid in then.deficits:
                 beyond = then.deficits[uuid] - self.scene.clear(row, uuid)

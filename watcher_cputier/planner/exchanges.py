@@ -101,7 +101,7 @@ class Exchanges:
         if not self.scene.may_move(instance.uuid) or not all(
             # Nobody comes to a host where somebody starves unexplained.
             self.scene.explained(one.instance.uuid)
-            for one in self.scene.starving(row)
+            for one in self.scene.starved_on(row)
         ):
             return None
         thirds = _THIRDS

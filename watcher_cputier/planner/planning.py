@@ -226,6 +226,11 @@ class Planning:
         """Further attempts that take prices for granted; the exact mode."""
         highest = first.highest
         troubled = frozenset(first.troubled)
+        exactly = exact.available() and not self._crowded
+        if exactly and any(best.left.values()) and not self.expired():
+            # Labels come near what must stay, and seldom to the least cost.
+            best = self._exactly(best)
+            exactly = False
         for number in range(_ATTEMPTS):
             dear = self._gap(best, highest)
             if dear is None or self.expired():
@@ -246,21 +251,19 @@ class Planning:
             troubled |= search.troubled
             if found.rank < best.rank:
                 best = found
-        if self._crowded or self.expired() or not exact.available():
+        if not exactly or self.expired():
             return best
         if self._gap(best, highest) is not None:
-            other = self._exactly(best)
-            if other is not None and other.rank < best.rank:
-                best = other
+            best = self._exactly(best)
         return best
 
     def _guardedly(self, best: Attempt, highest: labels.Labels) -> Attempt:
         """Attempts that keep to the prices, and what is wasteful anew."""
-        if self._crowded or any(best.left.values()) or self._close(best):
+        if self._crowded or any(best.left.values()) or self.expired():
+            return best
+        if self._gap(best, highest) is None or self._close(best):
             return best
         over = [account for account in self.over if account.faithful]
-        if any((a.name, 0) not in self._bounds for a in over):
-            return best
         worth = {a.name: self._bounds[a.name, 0].prices for a in over}
         dear = np.zeros(len(self.problem.kinds))
         for account in over:
@@ -470,8 +473,9 @@ class Planning:
         """Whether a plan that leaves nothing is so near its bound."""
         if any(best.left.values()):
             return False
-        needed = sum(
-            self._bounds[account.name, 0].value for account in self.over
+        needed = certificate.together(
+            self.problem,
+            {a.name: self._bounds[a.name, 0].value for a in self.over},
         )
         return len(best.steps) - needed <= part * needed
 
@@ -482,10 +486,8 @@ class Planning:
             if account in self.problem.kind_of[instance.uuid].accounts
         )
 
-    def _exactly(self, best: Attempt) -> Attempt | None:
-        """The exact end state of every account, put in an order."""
-        if not exact.available():
-            return None
+    def _exactly(self, best: Attempt) -> Attempt:
+        """The exact end state of every account, put in an order, if better."""
         state = self._start
         wanted = []
         for account in self.over:
@@ -493,7 +495,7 @@ class Planning:
                 continue
             found = exact.solve(account.covering, expired=self.expired)
             if found is None:
-                return None
+                return best
             wanted.append((account, found))
         for account, found in wanted:
             ordering.realise(state, account.groups, found.out, found.into)
@@ -501,7 +503,7 @@ class Planning:
         rest.run()
         made = self._attempt(state, rest.cut)
         state.undo(0)
-        return made
+        return min(best, made, key=lambda a: a.rank)
 
     def _jointly(self, best: Attempt) -> Attempt:
         """The best end state of all accounts and classes, put in an order."""
@@ -855,7 +857,10 @@ class Planning:
             bounds[account.name] = self._bound(account, left, migrations).value
         found = certificate.together(self.problem, bounds)
         if not any(after.values()):
-            found = max(found, self._cover_bound(before), self._joint or 0)
+            found = max(found, self._joint or 0)
+            if found < migrations and self.problem.cluster.shares_class:
+                # Host by host, which bounds of whole accounts are not.
+                found = max(found, self._cover_bound(before))
         if self._proven is not None:
             stays = tuple(
                 sum(n for (_, a), n in after.items() if a == name)

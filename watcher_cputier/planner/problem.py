@@ -28,6 +28,7 @@ from collections.abc import Mapping
 import dataclasses
 import functools
 import math
+import operator
 
 import numpy as np
 import numpy.typing as npt
@@ -140,7 +141,7 @@ class Problem:
             host.name: host_traits_of_a_source(host) for host in self.hosts
         }
         for instance in sorted(
-            self.cluster.instances, key=lambda i: i.sort_key
+            self.cluster.instances, key=operator.attrgetter("name", "uuid")
         ):
             if instance.host not in self.host_index or not instance.units:
                 continue

@@ -63,12 +63,15 @@ def added(
         on
     :param expired: whether the time for searching is over
     """
-    if starvation.abstained or not starvation.starved:
+    if starvation.abstained:
+        return dataclasses.replace(
+            found, relief=values.Relief(abstained=starvation.abstained)
+        )
+    if not starvation.starved:
+        after, predictions = outlook(starvation, found.migrations)
         return dataclasses.replace(
             found,
-            relief=values.Relief(
-                before=starvation.starved, abstained=starvation.abstained
-            ),
+            relief=values.Relief(after=after, predictions=predictions),
         )
     start = mixing.after(cluster, found.migrations, settled=mixing.SETTLED)
     state = states.State(
@@ -309,7 +312,11 @@ def _cause(told: cures.Told) -> str:
     assert usage is not None  # it was judged
     assert steal is not None
     assert floor is not None
-    due = floor * (usage + steal)
+    # Rounded first: the order of a sum must not decide on a digit.
+    usage, due, then = (
+        _rounded(number)
+        for number in (usage, floor * (usage + steal), told.usage_after)
+    )
     name = focal.instance.name
     gets = (
         f"gets {usage:.2f} of {due:.2f} CPUs per vCPU on "
@@ -323,7 +330,7 @@ def _cause(told: cures.Told) -> str:
         if told.target == told.cure.source:
             return f"it changes places with {name}, which {gets}"
         return f"it makes way for {name}, which {gets}"
-    return f"{name} {gets}, and {told.usage_after:.2f} without what leaves"
+    return f"{name} {gets}, and {then:.2f} without what leaves"
 
 
 def _with(

@@ -192,7 +192,7 @@ class Scene:
             for place in np.flatnonzero((self.at == row) & self.free)
         ]
 
-    def starving(self, row: int) -> list[starving.Condition]:
+    def starved_on(self, row: int) -> list[starving.Condition]:
         """Those that starve on a host, the most urgent first."""
         return self._on.get(row, [])
 
@@ -268,7 +268,7 @@ class Scene:
         now = self.picture.now(self.name(row))
         gain = 0.0
         relieved = []
-        for one in self.starving(row):
+        for one in self.starved_on(row):
             uuid = one.instance.uuid
             if uuid not in then.deficits or not self.explained(uuid):
                 continue

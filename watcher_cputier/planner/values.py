@@ -395,12 +395,15 @@ class Relief:
         if self.abstained:
             return f"starvation was not judged: {self.abstained}"
         count = len(self.before)
+        left = len(self.after)
         if not count:
-            return "nobody is starved"
+            text = "nobody is starved"
+            if left:
+                text += f"; migrations for quotas leave {left} starved"
+            return text
         starved = f"{count} instance{'s' * (count > 1)} starved"
         if self.waits:
             return f"{starved}; relief waits until quotas are kept"
-        left = len(self.after)
         if not self.migrations:
             text = f"{starved}, and no migration helps"
             if self.by_quota:

@@ -51,9 +51,9 @@ except ImportError:
 
 LOG = log.getLogger(__name__)
 
-# From this run time on a counter of exactly nothing is not believed: already
-# the start of a thread waits for microseconds.
-PLAUSIBLE_AFTER_NS = 10 * 10**9
+# When guests that ran for so long have waited for exactly nothing, the kernel
+# does not count.
+CERTAIN_AFTER_NS = 10 * 10**9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,10 +110,11 @@ def add_up(stats: Mapping[str, int]) -> Steal | Missing:
     if len(delays) < max(len(online), stats.get("vcpu.current", 0)):
         # The sum of some vCPUs would look like a fall of the counter.
         return PASSING
-    ran = sum(stats[f"vcpu.{n}.time"] for n in online)
-    if not any(delays) and ran >= PLAUSIBLE_AFTER_NS:
-        # libvirt answers 0 where the kernel has no such file.
-        return NOT_COUNTED
+    if not any(delays):
+        # libvirt answers 0 where the kernel has no such file. Nobody really
+        # has waited for nothing: the start of a thread takes microseconds.
+        ran = sum(stats[f"vcpu.{n}.time"] for n in online)
+        return NOT_COUNTED if ran >= CERTAIN_AFTER_NS else PASSING
     return Steal(steal_time=sum(delays), cpu_number=len(online))
 
 
@@ -142,7 +143,8 @@ class StealInspector:
         :raises InstanceNotFoundException: if the instance has gone
         :raises NoDataException: if libvirt could not answer
         """
-        if libvirt is None or not hasattr(self._inspector, "connection"):
+        # Of the class: the property of the instance opens the connection.
+        if libvirt is None or not hasattr(type(self._inspector), "connection"):
             self._say_once(
                 "it is read from libvirt, and Ceilometer's inspector is "
                 f"{type(self._inspector).__name__}"

@@ -27,6 +27,7 @@ from watcher_cputier import parameters
 from watcher_cputier import planner
 from watcher_cputier import report
 from watcher_cputier import schedule as scheduling
+from watcher_cputier import starvation as starving
 
 LOG = log.getLogger(__name__)
 
@@ -56,6 +57,13 @@ def emit(
             migration = made.steps[index].migration
             _add(solution, WATCHERS_ACTION, migration, {})
         found = _without(cluster, plan, pairs.left_out)
+        if pairs.left_out and found.relief is not None:
+            found = dataclasses.replace(
+                found,
+                relief=planner.account_of_relief(
+                    found, starving.judge(cluster, diagnosis, params)
+                ),
+            )
         if pairs.left_out and found.mixing is not None:
             found = dataclasses.replace(
                 found,
