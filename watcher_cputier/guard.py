@@ -393,9 +393,7 @@ def _relieved(
     found = [judged.condition(instance.uuid) for instance in there]
     if any(one.starved or one.verdict == starving.UNKNOWN for one in found):
         return ""
-    names = ", ".join(
-        f"{one.instance.name} ({one.verdict})" for one in found
-    )
+    names = ", ".join(f"{one.instance.name} ({one.verdict})" for one in found)
     return f"nobody is starved any more: {names}"
 
 

@@ -613,7 +613,7 @@ class Cluster:
         dataclasses.field(default_factory=frozen_map)
     )
     findings: tuple[Finding, ...] = ()
-    shares_rule: SharesRule = SharesRule()
+    shares_rule: SharesRule = dataclasses.field(default_factory=SharesRule)
     telemetry: Telemetry | None = None
     changes: tuple[Change, ...] = ()
     taken_at: int | None = None

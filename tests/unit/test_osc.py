@@ -25,6 +25,7 @@ from watcher_cputier import errors
 from watcher_cputier import lint
 from watcher_cputier import model
 from watcher_cputier import parameters
+from watcher_cputier.cli import settings as cli_settings
 from watcher_cputier.conf import tiers as tiers_conf
 from watcher_cputier.osc import base
 from watcher_cputier.osc import client
@@ -84,22 +85,22 @@ def test_the_commands():
 
 def test_the_last_value_of_a_name_holds_and_options_before_it():
     told = ["max_migrations=3", "max_migrations=4", 'quotas={"gold": "90%"}']
-    assert settings.given(told) == {
+    assert cli_settings.given(told) == {
         "max_migrations": 4,
         "quotas": {"gold": "90%"},
     }
-    assert settings.given(told, max_migrations=5)["max_migrations"] == 5
-    assert settings.given(told, max_migrations=None)["max_migrations"] == 4
+    assert cli_settings.given(told, max_migrations=5)["max_migrations"] == 5
+    assert cli_settings.given(told, max_migrations=None)["max_migrations"] == 4
 
 
 @pytest.mark.parametrize("text", ["NaN", "1e999", "plain text", "[1"])
 def test_what_is_no_json_is_text(text):
-    assert settings.given([f"planner={text}"]) == {"planner": text}
+    assert cli_settings.given([f"planner={text}"]) == {"planner": text}
 
 
 def test_a_setting_without_a_value():
     with pytest.raises(errors.ParameterError, match="--set windows"):
-        settings.given(["windows"])
+        cli_settings.given(["windows"])
 
 
 @pytest.fixture

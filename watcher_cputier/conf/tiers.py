@@ -272,7 +272,9 @@ class Catalogue:
     shares_class: str | None
     failure_domain_key: str
     read_timeout_seconds: int
-    shares_rule: model.SharesRule = model.SharesRule()
+    shares_rule: model.SharesRule = dataclasses.field(
+        default_factory=model.SharesRule
+    )
 
 
 def catalogue(conf: cfg.ConfigOpts) -> Catalogue:

@@ -107,8 +107,9 @@ def of_tier(tier: str) -> tuple[Indicator, ...]:
 def values(plan: planner.Plan, tiers: Iterable[str]) -> dict[str, int]:
     """The indicators of a plan, by name.
 
-    Those of starvation are left out where nobody was judged. Units over a tier's quota and over that of all tiers together
-    (single-class mode) are the same units: each host counts the larger sum.
+    Those of starvation are left out where nobody was judged. Units over a
+    tier's quota and over that of all tiers together (single-class mode) are
+    the same units: each host counts the larger sum.
     """
     tiers = tuple(tiers)
     found = {

@@ -17,6 +17,7 @@ import argparse
 
 from watcher_cputier import scenario
 from watcher_cputier.cli import files
+from watcher_cputier.cli import settings as told
 from watcher_cputier.osc import base
 from watcher_cputier.osc import picture
 from watcher_cputier.osc import settings
@@ -43,7 +44,7 @@ class SaveSnapshot(base.Judging):
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Read and write."""
-        given = settings.given(parsed_args.set)
+        given = told.given(parsed_args.set)
         params = settings.validated(given)
         conf = self.configuration(parsed_args)
         cluster = picture.get_measured(

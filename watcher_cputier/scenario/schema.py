@@ -145,9 +145,7 @@ _HOST = _object(
     hypervisor_version=_is(
         _COUNT_OR_NULL, "Version of its hypervisor, null if unknown; null."
     ),
-    vcpus=_is(
-        _COUNT_OR_NULL, "CPUs that Nova counts, null if unknown; null."
-    ),
+    vcpus=_is(_COUNT_OR_NULL, "CPUs that Nova counts, null if unknown; null."),
     providers=_is(_list(_PROVIDER), "Its provider tree."),
     inventories=_is(
         _map(_INVENTORY), "Inventories of a single provider, its root."

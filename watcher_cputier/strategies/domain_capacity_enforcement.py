@@ -106,9 +106,7 @@ class DomainCapacityEnforcement(base.BaseStrategy):
     @property
     def telemetry(self) -> backend.Backend:
         """The datasource, as Watcher asks after it."""
-        return backend.Backend(
-            cfg.CONF, cloud.connection(self.osc, cfg.CONF)
-        )
+        return backend.Backend(cfg.CONF, cloud.connection(self.osc, cfg.CONF))
 
     @property
     def datasource_backend(self) -> backend.Backend:
