@@ -282,7 +282,7 @@ class Sight:
             key=lambda c: (
                 rank[c.instance.tier or ""],
                 -c.instance.priority,
-                -c.deficit_cpus,
+                -round(c.deficit_cpus, 9),
                 c.instance.sort_key,
             )
         )

@@ -29,6 +29,7 @@ from tests.cloud import EmbeddedCloud
 from tests.functional import polling
 from tests.functional import snapshots
 from tests.functional import specs
+from tests.functional import watcher_api
 from tests.functional.conftest import Load
 from tests.functional.specs import instance
 from tests.functional.truth import Truth
@@ -67,10 +68,7 @@ def reason(plan: Plan, name: str, log: str) -> str:
 @pytest.fixture
 def skipped(cloud: EmbeddedCloud) -> str:
     """The state of an action that was not worth taking."""
-    from importlib import metadata
-
-    release = int(metadata.version("python-watcher").split(".")[0])
-    return not_done(release >= 15)
+    return not_done(watcher_api.skips())
 
 
 def asked_to_move(cloud: EmbeddedCloud, since: float) -> list[str]:

@@ -14,6 +14,7 @@
 
 from collections.abc import Mapping
 import dataclasses
+from importlib import metadata
 import re
 from typing import Any
 
@@ -277,6 +278,11 @@ class Operator:
             efficacy=_values(record["global_efficacy"] or []),
             actions=tuple(actions),
         )
+
+
+def skips() -> bool:
+    """Whether this Watcher can skip actions; releases before 15 cannot."""
+    return int(metadata.version("python-watcher").split(".")[0]) >= 15
 
 
 def _values(indicators: Any) -> dict[str, float]:

@@ -480,6 +480,25 @@ def test_quotas_come_first() -> None:
     assert sum(m.relief for m in off.migrations) > 0
 
 
+def test_whom_a_quota_leaves_starved_is_foretold() -> None:
+    """Quotas come first: gold goes to b, where x weighs too much."""
+    cloud = builders.cluster(
+        [consumption.host("a", gold=2), consumption.host("b")],
+        [
+            *consumption.guests("g", "a", 4, "gold"),
+            consumption.guest("x", "b", "bronze", 4, shares=9000),
+        ],
+    )
+    plan = planned(consumption.used(cloud, 1.0))
+    assert {m.concern for m in plan.migrations} == {planner.QUOTA}
+    assert plan.relief is not None
+    assert not plan.relief.before
+    assert set(plan.relief.after) == {m.instance.uuid for m in plan.migrations}
+    assert str(plan.relief) == (
+        "nobody is starved; migrations for quotas leave 2 starved"
+    )
+
+
 def test_the_highest_tier_comes_first_and_the_rest_is_deferred() -> None:
     """L6, R92: gold before silver, a higher priority before a lower one."""
     cloud = builders.cluster(
@@ -588,3 +607,49 @@ def with_instances(
         cloud,
         instances=tuple(by_uuid.get(i.uuid, i) for i in cloud.instances),
     )
+
+
+# Hosts that somebody has left
+
+
+def left(host: str, ended_at: int | None) -> model.Change:
+    """``gone`` has left a host."""
+    return model.Change(
+        instance="gone",
+        kind="live-migration",
+        began_at=0,
+        ended_at=ended_at,
+        moved=True,
+        source=host,
+        target="c",
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "moves"),
+    [
+        # The first window begins at 0.
+        (left("a", 0), [("s", "a", "b")]),
+        (left("a", 1), []),
+        (left("a", None), []),
+        (left("b", 1), [("s", "a", "b")]),
+        (dataclasses.replace(left("a", 1), moved=False), [("s", "a", "b")]),
+    ],
+)
+def test_who_has_left_may_have_been_enough(
+    change: model.Change, moves: list[tuple[str, str, str]]
+) -> None:
+    """L3: what was read before somebody left cures nothing more."""
+    cloud = builders.cluster(
+        [consumption.host(name) for name in "abc"],
+        [plain(), *crowd(), consumption.guest("gone", "c", vcpus=4)],
+        changes=(change,),
+        taken_at=NOW,
+    )
+    plan = planned(consumption.used(cloud, 1.0), cooldown_minutes=0)
+    assert builders.moves(plan) == moves
+    assert plan.relief is not None
+    assert [one.instance.uuid for one in plan.relief.before] == ["s"]
+    if not moves:
+        (remedy,) = plan.relief.remedies
+        assert remedy.why.startswith("gone has left a since the readings")

@@ -86,6 +86,9 @@ _PLACEHOLDER = re.compile(r"<([a-z]+)>")
 _REMARKS = ("PromQL info:", "PromQL warning:")
 
 
+_PORT = 9090
+
+
 def prometheus(
     conf: cfg.ConfigOpts, connected: sdk.Connection, deadline: float | None
 ) -> "Source":
@@ -102,9 +105,13 @@ def prometheus(
             where=f"[{section}] host",
             cure="Set host and port of Prometheus",
         )
-    authority = (
-        f"{netutils.escape_ipv6(host)}:{_option(conf, section, 'port', 9090)}"
-    )
+    # Watcher 14 takes any text for a port, and has no default.
+    port = _option(conf, section, "port") or _PORT
+    if not netutils.is_valid_port(port):
+        raise errors.ConfigurationError(
+            f"{port!r} is no port", where=f"[{section}] port"
+        )
+    authority = f"{netutils.escape_ipv6(host)}:{port}"
     # As Watcher's own helper does: TLS where there is a CA to trust.
     authority_file = _option(conf, section, "cafile")
     certificate = _option(conf, section, "certfile")

@@ -101,13 +101,11 @@ def migrations(
     *,
     start: npt.ArrayLike | None = None,
     enough: int | None = None,
-    rounds: int = prices.ROUNDS,
     expired: Callable[[], bool] = prices.never,
 ) -> prices.Bound:
     """The fewest migrations that leave so many units over quota.
 
     :param residual: in units of the class
-    :param rounds: how long to improve the prices
     """
     scale = account.covering.scale
     # Excess was rounded up to whole multiples of the scale, host by host.
@@ -133,7 +131,6 @@ def migrations(
         account.covering,
         (residual + rounded) // scale,
         start,
-        rounds=rounds,
         enough=enough,
         expired=expired,
     )

@@ -70,7 +70,10 @@ def plan(
     """
     verdict = lending.lend(cluster, diagnosis, params)
     kept, rules = _with_loans(verdict, extensions)
-    found = values.Plan()
+    excess = model.frozen_map(
+        {(one.host, one.tier): one.units for one in kept.excesses}
+    )
+    found = values.Plan(excess_before=excess, excess_after=excess)
     if params.enforce_quota:
         found = planning.plan(cluster, kept, params, rules, expired)
     if params.relieve_starvation and cluster.telemetry is not None:

@@ -65,7 +65,6 @@ _LARGE = 2000
 _NEAR = 0.01
 # Bounds of a large cloud are not improved for less than this part of a plan.
 _TELLING = 0.001
-_LARGE_ROUNDS = 20
 # Attempts that keep to prices: by which part of them targets are guarded, and
 # how many times they count for victims.
 _GUARDS = ((1.0, 0.0), (1.0, 1.0), (0.9, 1.8))
@@ -437,11 +436,6 @@ class Planning:
             left,
             start=start,
             enough=enough,
-            rounds=(
-                _LARGE_ROUNDS
-                if len(self.problem.hosts) >= _LARGE
-                else prices.ROUNDS
-            ),
             expired=self.expired,
         )
         if known is None or found.value > known.value:

@@ -54,7 +54,7 @@ HostTypes = knapsacks.HostTypes
 Expired = Callable[[], bool]
 
 # Points that are looked at for each bound, beyond the first ones.
-ROUNDS = 60
+_ROUNDS = 60
 # What a bound may fall short of the best one there is, to end the search.
 _NEAR = 0.01
 
@@ -127,7 +127,7 @@ def residual_bound(
     covering: coverings.Covering | HostTypes,
     prices: npt.ArrayLike | None = None,
     *,
-    rounds: int = ROUNDS,
+    rounds: int = _ROUNDS,
     expired: Expired = never,
     enough: int | None = None,
 ) -> Bound:
@@ -159,7 +159,7 @@ def migration_bound(
     residual: int = 0,
     start: npt.ArrayLike | None = None,
     *,
-    rounds: int = ROUNDS,
+    rounds: int = _ROUNDS,
     expired: Expired = never,
     enough: int | None = None,
 ) -> Bound:
@@ -200,7 +200,7 @@ def relief_bound(
     limit: int,
     start: npt.ArrayLike | None = None,
     *,
-    rounds: int = ROUNDS,
+    rounds: int = _ROUNDS,
     expired: Expired = never,
     enough: int | None = None,
 ) -> Bound:

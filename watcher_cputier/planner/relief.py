@@ -73,6 +73,15 @@ def added(
             found,
             relief=values.Relief(after=after, predictions=predictions),
         )
+    unsettled = _unsettled(cluster)
+    open_to_cures = dataclasses.replace(
+        starvation,
+        starved=tuple(
+            one
+            for one in starvation.starved
+            if one.instance.host not in unsettled
+        ),
+    )
     start = mixing.after(cluster, found.migrations, settled=mixing.SETTLED)
     state = states.State(
         problems.Problem(
@@ -81,7 +90,7 @@ def added(
     )
     scene = scenes.Scene(
         state,
-        starvation,
+        open_to_cures,
         cooldown.cooling(cluster, params),
         ((m.instance.uuid, m.source, m.target) for m in found.migrations),
     )
@@ -121,14 +130,43 @@ def added(
             by_quota=by_quota,
             predictions=predictions,
             remedies=tuple(
-                values.Remedy(condition=one, why=search.why_not(one))
+                values.Remedy(
+                    condition=one,
+                    why=unsettled.get(one.instance.host)
+                    or search.why_not(one),
+                )
                 for one in starvation.starved
                 if one.instance.uuid in scene.standing
+                or one.instance.host in unsettled
             ),
         ),
         deferred=written[count:],
         cut=expired(),
     )
+
+
+def _unsettled(cluster: model.Cluster) -> dict[str, str]:
+    """Hosts that somebody has left since the readings began, and what of it.
+
+    Who is measured as starved there may be cured by that: another migration
+    waits until readings from after it say otherwise (L3, N12).
+    """
+    telemetry = cluster.telemetry
+    assert telemetry is not None  # somebody was judged
+    names = cluster.instance_by_uuid
+    found: dict[str, str] = {}
+    for change in cluster.changes:
+        ended = change.ended_at
+        if not change.moved or (
+            ended is not None and ended <= telemetry.windows[0]
+        ):
+            continue
+        found[change.source] = (
+            f"{names[change.instance].name} has left {change.source} since "
+            "the readings began, and later ones have to show whether that is "
+            "enough"
+        )
+    return found
 
 
 def account(
