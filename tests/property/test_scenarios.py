@@ -333,7 +333,7 @@ def test_any_text_is_read_or_refused(source: str) -> None:
 
 
 @given(dressed(), st.randoms(use_true_random=False), JSON)
-@settings(max_examples=100)
+@settings(max_examples=40)
 def test_a_spoilt_scenario_is_refused_at_the_spoilt_place(
     found: scenario.Scenario, chance: random.Random, value: Any
 ) -> None:
@@ -462,7 +462,7 @@ def named(draw: st.DrawFn) -> scenario.Scenario:
 
 
 @given(named())
-@settings(max_examples=100)
+@settings(max_examples=40)
 def test_pseudonyms_change_the_plan_in_names_only(
     found: scenario.Scenario,
 ) -> None:

@@ -59,8 +59,6 @@ _FIRST = 16
 # In a cloud of so many hosts labels are looked at again after some victims.
 _LARGE = 2000
 _TURNS = 8
-# Changes of hosts in it that ejections may not know of yet.
-_LATE = 16
 # Hosts whose tables are small enough to be made in one go.
 _FEW = 64
 # A kind that failed so often is left alone until the next sweep.
@@ -137,16 +135,15 @@ class Tables:
         self.kinds = kinds
         self.version = 0
 
-    def refresh(self, late: int = 0) -> None:
+    def refresh(self) -> None:
         """Make the labels those of the present state.
 
-        :param late: leave them as they are until hosts have changed so often
         Tables follow the hosts that changed. Only where a label is another
         one do those of larger instances have to be made anew on all hosts.
         """
         state = self._state
         now = len(state.changes)
-        if self._read == now or (self._table and now - self._read < late):
+        if self._read == now:
             return
         direct = (state.targets > 0).tolist()
         if all(direct[index] for index in self._mine):
@@ -659,13 +656,11 @@ class Search:
         if depth <= 0 or not self._worth_trying(kind):
             return False
         tables = self._tables[account]
-        # What had room when they were made has no costs in them.
-        late = _LATE if len(state.problem.hosts) >= _LARGE else 0
-        tables.refresh(late if self.labels[kind.index] > 1 else 0)
+        tables.refresh()
         source = state.row_of(instance)
         tries = 0
         for host in tables.hosts_for(kind):
-            if host == source or not state.open[host]:
+            if host == source:
                 continue
             if self._make_room(instance, kind, host, depth, room_for):
                 return True

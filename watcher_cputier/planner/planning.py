@@ -258,7 +258,7 @@ class Planning:
         return best
 
     def _guardedly(self, best: Attempt, highest: labels.Labels) -> Attempt:
-        """Attempts that keep to the prices, and what is wasteful anew."""
+        """Attempts that keep to the prices; the best of them mended."""
         if self._crowded or any(best.left.values()) or self.expired():
             return best
         if self._gap(best, highest) is None or self._close(best):
@@ -284,6 +284,20 @@ class Planning:
             made = self._attempt(state, search.cut)
             state.undo(0)
             best = min(best, made, key=lambda a: a.rank)
+            if self._close(best):
+                return best
+        if len(self.problem.hosts) >= _LARGE:
+            return best
+        return self._mended(best, highest, worth, ways)
+
+    def _mended(
+        self,
+        best: Attempt,
+        highest: labels.Labels,
+        worth: Mapping[str, npt.NDArray[np.float64]],
+        ways: Sequence[tuple[states.State, labels.Labels]],
+    ) -> Attempt:
+        """What is wasteful, planned anew again and again."""
         bundles = self._bundles(best.steps)
         waste = self._wastes(best, worth)
         turn = rounds = 0
