@@ -35,10 +35,11 @@ from watcher_cputier import diagnosis as diagnosing
 from watcher_cputier import entitlement
 from watcher_cputier import model
 
-# Instances in these states have no running domain.
+# Instances in these states have no domain that runs.
 STOPPED = frozenset(
     {
         "DELETED",
+        "PAUSED",
         "SHELVED",
         "SHELVED_OFFLOADED",
         "SHUTOFF",
@@ -69,6 +70,8 @@ class Loads:
     :param limits: CPUs that it can use at most
     :param usage: CPUs that it used, (instances, windows); NaN if unknown
     :param steal: CPUs that it waited for, of the same shape
+    :param left: whether somebody left a host within the time that a reading
+        of it is of, or before that ended: (hosts, windows)
     :param cpus: N, the shared CPUs of each host; NaN if unknown
     :param floors: f0, (hosts, tiers); NaN if unknown
     :param tier_weights: of one vCPU of each tier, in the proportions that
@@ -88,6 +91,7 @@ class Loads:
     limits: Floats
     usage: Floats
     steal: Floats
+    left: Flags
     cpus: Floats
     floors: Floats
     tier_weights: Floats
@@ -164,7 +168,12 @@ class Loads:
                 )
                 for values in (self.usage, self.steal)
             )
-            contended = (missing == 0) & (waited > 0.05 * self.cpus)
+            contended = (
+                (missing == 0)
+                & (waited > 0.05 * self.cpus)
+                # Whoever left took what is not among the usage any more.
+                & ~self.left[:, window]
+            )
             columns.append(
                 np.where(contended, np.minimum(used, self.cpus), self.cpus)
             )
@@ -240,6 +249,7 @@ def measure(
         weighted=rows[:, 3] > 0,
         usage=usage,
         steal=steal,
+        left=_left(cluster, host_position, windows),
         cpus=np.array(
             [
                 cluster.host_by_name[name].shared_cpus or math.nan
@@ -258,6 +268,31 @@ def measure(
             [tier_weight(cluster, tier) for tier in cluster.tiers], np.float64
         ),
     )
+
+
+def _left(
+    cluster: model.Cluster, hosts: Mapping[str, int], windows: int
+) -> Flags:
+    """In which windows, (hosts, windows), somebody else was there too.
+
+    A value may reach back by a window. A move that goes on has taken nobody
+    away yet.
+    """
+    found = np.zeros((len(hosts), windows), bool)
+    telemetry = cluster.telemetry
+    if telemetry is None:
+        return found
+    begins = np.array(telemetry.windows[-windows:], np.int64)
+    length = telemetry.window_seconds
+    for change in cluster.changes:
+        home = hosts.get(change.source)
+        if change.moved and home is not None:
+            ended = change.ended_at
+            if ended is None:
+                found[home] = True
+            else:
+                found[home, windows - len(begins) :] |= begins - length < ended
+    return found
 
 
 def _readings(

@@ -280,6 +280,7 @@ class _Earmarks:
         needs: list[set[int]] = []
         barrier = 0
         level: list[int] = []
+        cures: dict[str, list[int]] = {}
         for step, migration in enumerate(migrations):
             instance = migration.instance
             host = self._cluster.host_by_name[migration.target]
@@ -288,6 +289,10 @@ class _Earmarks:
             mine = self._companions(instance)
             if instance.uuid in self._last:
                 mine.add(self._last[instance.uuid])
+            if migration.relieves:
+                # The steps of a cure belong together.
+                mine.update(cures.get(migration.relieves[0], ()))
+                cures[migration.relieves[0]] = [step]
             for key, units in takes.items():
                 if not self._room(key).take(units, mine, level):
                     funded = False

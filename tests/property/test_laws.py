@@ -23,6 +23,7 @@ from hypothesis import event
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
+import pytest
 
 from tests import builders
 from tests import checker
@@ -31,6 +32,8 @@ from tests.property import clouds
 from watcher_cputier import model
 from watcher_cputier import planner
 from watcher_cputier import report
+from watcher_cputier.planner import labels
+from watcher_cputier.planner import planning
 
 
 def replay(case: clouds.Case) -> checker.Replay:
@@ -328,3 +331,26 @@ def test_nobody_moves_without_a_reason(case: clouds.Case) -> None:
             m.relief for m in plan.migrations if (m.source, m.tier) == key
         )
         assert relief == units - plan.excess_after[key]
+
+
+# Large clouds
+
+
+@given(clouds.cases())
+@settings(max_examples=40)
+def test_the_ways_of_large_clouds_keep_the_laws(case: clouds.Case) -> None:
+    """L1, L2 and L5 where the planner takes every cloud for a large one.
+
+    From some thousand hosts on it looks less often and is content earlier;
+    small clouds go the same ways here.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(labels, "_LARGE", 1)
+        patch.setattr(planning, "_LARGE", 1)
+        plan = builders.planned(case.cloud, **case.params)
+    assert checker.judge(case.cloud, plan, case.policies, case.drained) == []
+    assert len(plan.migrations) >= plan.lower_bound
+    usual = builders.planned(case.cloud, **case.params)
+    left = checker.residual(case.cloud, plan.excess_after)
+    if left == checker.residual(case.cloud, usual.excess_after):
+        assert plan.lower_bound <= len(usual.migrations)

@@ -29,6 +29,7 @@ from watcher_cputier import model
 from watcher_cputier import parameters
 from watcher_cputier import planner
 from watcher_cputier import report
+from watcher_cputier import schedule
 from watcher_cputier.goals import indicators
 
 PARAMS = parameters.Parameters.of({})
@@ -147,6 +148,32 @@ def test_the_second_step_of_an_exchange_completes_it(
     first, second = guard.expectations(seen, [step, back], PARAMS)
     assert first.starved == ("s",)
     assert second.starved == ()
+
+
+def test_the_steps_of_a_cure_need_each_other() -> None:
+    """Half an exchange helps nobody: s and t change places."""
+    seen = consumption.used(
+        builders.cluster(
+            [consumption.host("a"), consumption.host("b")],
+            [
+                consumption.guest("s", "a", "silver", 2, shares=333),
+                *consumption.guests("g", "a", 4, "gold", locked=True),
+                *consumption.guests("z", "a", 4, "bronze", locked=True),
+                consumption.guest("k", "b", "gold", 3, locked=True),
+                consumption.guest("t", "b", "silver", 2),
+            ],
+        ),
+        1.0,
+    )
+    plan = builders.planned(seen)
+    assert sorted(builders.moves(plan)) == [("s", "a", "b"), ("t", "b", "a")]
+    made = schedule.arrange(
+        seen,
+        plan.migrations,
+        diagnosing.diagnose(seen, PARAMS),
+        PARAMS,
+    )
+    assert [step.needs for step in made.steps] == [(), (0,)]
 
 
 # What is told of it

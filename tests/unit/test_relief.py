@@ -617,7 +617,7 @@ def left(host: str, ended_at: int | None) -> model.Change:
     return model.Change(
         instance="gone",
         kind="live-migration",
-        began_at=0,
+        began_at=-400,
         ended_at=ended_at,
         moved=True,
         source=host,
@@ -628,8 +628,9 @@ def left(host: str, ended_at: int | None) -> model.Change:
 @pytest.mark.parametrize(
     ("change", "moves"),
     [
-        # The first window begins at 0.
-        (left("a", 0), [("s", "a", "b")]),
+        # The first window begins at 0, and its values reach back by 300 s.
+        (left("a", -300), [("s", "a", "b")]),
+        (left("a", -299), []),
         (left("a", 1), []),
         (left("a", None), []),
         (left("b", 1), [("s", "a", "b")]),
@@ -653,3 +654,50 @@ def test_who_has_left_may_have_been_enough(
     if not moves:
         (remedy,) = plan.relief.remedies
         assert remedy.why.startswith("gone has left a since the readings")
+
+
+def test_who_has_left_took_what_is_not_used_any_more() -> None:
+    """A host is not short of what those had who are gone, and takes nobody
+    into the gap while the readings are of before.
+    """
+    cloud = builders.cluster(
+        [consumption.host(name) for name in "abc"],
+        [
+            plain(locked=True),
+            *crowd(),
+            consumption.guest("t", "c", "silver", 2),
+            *consumption.guests("u", "c", 4, "gold"),
+        ],
+    )
+    measured = consumption.used(cloud, 1.0)
+    first = planned(measured)
+    assert {m.source for m in first.migrations} == {"a"}
+    gone = {m.instance.uuid for m in first.migrations}
+    telemetry = measured.telemetry
+    assert telemetry is not None
+    after = dataclasses.replace(
+        builders.applied(measured, first.migrations),
+        changes=tuple(
+            dataclasses.replace(left("a", 950), instance=uuid)
+            for uuid in sorted(gone)
+        ),
+        taken_at=NOW,
+        telemetry=dataclasses.replace(
+            telemetry,
+            readings=model.frozen_map(
+                {
+                    uuid: readings
+                    for uuid, readings in telemetry.readings.items()
+                    if uuid not in gone
+                }
+            ),
+        ),
+    )
+    params = parameters.Parameters.of({})
+    judged = starvation.judge(
+        after, diagnosing.diagnose(after, params), params
+    )
+    assert judged.usable_cpus["a"] == 4
+    assert {one.verdict for one in judged.starved} == {"mis-weighted"}
+    second = builders.planned(after)
+    assert not [m for m in second.migrations if "a" in (m.source, m.target)]

@@ -527,9 +527,10 @@ def _summarised(
     """One value for the instance where there is a metric for each vCPU.
 
     Only windows that all of them have; counters are added up, gauges
-    averaged.
+    averaged. A vCPU without points is missing, and so is the instance: it is
+    never taken to have used nothing.
     """
-    rows = tuple(row for row in series if row)
+    rows = tuple(series)
     if len(rows) == 1:
         return rows[0]
     shared = set.intersection(*map(set, rows)) if rows else set()
@@ -557,7 +558,13 @@ def _in_windows(
     for begin, value in granules.items():
         if not reach or any(begin - n * granule in granules for n in steps):
             found.setdefault(begin // window * window, []).append(value)
-    return {t: sum(values) / len(values) for t, values in found.items()}
+    # Less than half of a window tells nothing of the whole.
+    length = max(granule, reach)
+    return {
+        t: sum(values) / len(values)
+        for t, values in found.items()
+        if 2 * len(values) * length >= window
+    }
 
 
 def _span(text: str) -> float:

@@ -40,20 +40,31 @@ answer, and who is left out has no reading.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from openstack import connection as sdk
 from oslo_config import cfg
+from oslo_log import log
 import stevedore
 from stevedore import exception as stevedore_exception
 
 from watcher_cputier import errors
+from watcher_cputier import loads
 from watcher_cputier import model
 from watcher_cputier import parameters
 from watcher_cputier import vetting
 from watcher_cputier.conf import telemetry as telemetry_conf
 
+LOG = log.getLogger(__name__)
+
+_T = TypeVar("_T")
+
 NAMESPACE = "watcher_cputier.datasources"
+# Where Watcher has a preference: that of the strategy overrides the general.
+_PREFERENCES = (
+    "watcher_strategies.domain_capacity_enforcement",
+    "watcher_datasources",
+)
 
 CPU = "cpu"
 STEAL = "steal"
@@ -243,7 +254,11 @@ class Reader:
         scoped = {host.name for host in cluster.hosts if host.in_scope}
         instances = tuple(
             sorted(
-                (i for i in cluster.instances if i.host in scoped),
+                (
+                    i
+                    for i in cluster.instances
+                    if i.host in scoped and i.status not in loads.STOPPED
+                ),
                 key=lambda i: i.uuid,
             )
         )
@@ -380,7 +395,15 @@ def preference(conf: cfg.ConfigOpts) -> tuple[str, ...]:
     named = telemetry_conf.read(conf).datasource
     if named:
         return (str(named),)
-    group, option = "watcher_datasources", "datasources"
+    option = "datasources"
+    group = next(
+        (
+            name
+            for name in _PREFERENCES
+            if name in conf and conf[name].get(option)
+        ),
+        "watcher_datasources",
+    )
     wanted = conf[group][option] if group in conf else ["gnocchi"]
     known = stevedore.ExtensionManager(NAMESPACE).names()
     found = tuple(name for name in wanted or () if name in known)
@@ -448,12 +471,30 @@ def _get_both(source: Source, question: Question, now: int) -> _Asked:
     cpu_metric, steal_metric = source.metrics()
     answers = []
     for metric in (cpu_metric, steal_metric):
-        answer = source.get(metric, question)
+        answer = _guarded(source, source.get, metric, question)
         _check_granularity(source, metric, question, answer)
         if not any(answer.values.values()):
             raise _nothing(source, metric, question, answer, now)
         answers.append(answer)
     return _Asked(source, cpu_metric, steal_metric, *answers)
+
+
+def _guarded(source: Source, ask: Callable[..., _T], *told: Any) -> _T:
+    """An answer; a source that breaks in another way could not look either.
+
+    :raises ServiceError: for whatever a source of others raises
+    """
+    try:
+        return ask(*told)
+    except errors.TierError:
+        raise
+    except Exception as exc:
+        LOG.exception("The datasource %s failed", source.name)
+        raise errors.ServiceError(
+            f"it failed: {exc!r}",
+            where=f"datasource {source.name}",
+            cure="See the log, and tell who has written it",
+        ) from exc
 
 
 def _check_granularity(
@@ -510,7 +551,7 @@ def _nothing(
         )
     why = sorted(set(answer.absent.values()))
     told = f" ({'; '.join(why)})" if why else ""
-    if source.offers(metric):
+    if _guarded(source, source.offers, metric):
         return NoData(
             f"none of {count} instances has points{told}, others have",
             where=where,

@@ -93,6 +93,7 @@ def added(
         open_to_cures,
         cooldown.cooling(cluster, params),
         ((m.instance.uuid, m.source, m.target) for m in found.migrations),
+        {one.instance.host for one in starvation.starved} & unsettled.keys(),
     )
     search = cures.Search(scene, expired)
     by_quota = tuple(scene.relieved)
@@ -154,12 +155,12 @@ def _unsettled(cluster: model.Cluster) -> dict[str, str]:
     telemetry = cluster.telemetry
     assert telemetry is not None  # somebody was judged
     names = cluster.instance_by_uuid
+    # A value may reach back by a window.
+    begin = telemetry.windows[0] - telemetry.window_seconds
     found: dict[str, str] = {}
     for change in cluster.changes:
         ended = change.ended_at
-        if not change.moved or (
-            ended is not None and ended <= telemetry.windows[0]
-        ):
+        if not change.moved or (ended is not None and ended <= begin):
             continue
         found[change.source] = (
             f"{names[change.instance].name} has left {change.source} since "

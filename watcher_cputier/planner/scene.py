@@ -70,12 +70,14 @@ class Scene:
         starvation: starving.Starvation,
         cooling: Iterable[str],
         before: Iterable[tuple[str, str, str]] = (),
+        unsettled: Iterable[str] = (),
     ) -> None:
         """Begin where earlier migrations of the plan lead to.
 
         :param state: of the cluster after those
         :param cooling: uuids of those that moved recently
         :param before: (uuid, source, target) of earlier migrations
+        :param unsettled: names of hosts that take nobody for now
         """
         assert starvation.sight is not None  # somebody was judged
         self.state = state
@@ -93,6 +95,9 @@ class Scene:
         }
         # How often each host has changed.
         self.versions = np.zeros(len(self.problem.hosts), dtype=np.int64)
+        self._unsettled = np.array(
+            [h.name in unsettled for h in self.problem.hosts], dtype=np.int64
+        )
         self._read_hosts()
         self._list_movable()
         self.recount()
@@ -247,7 +252,7 @@ class Scene:
 
     def recount(self) -> None:
         self._on: dict[int, list[starving.Condition]] = {}
-        self.hungry[:] = 0
+        self.hungry[:] = self._unsettled
         for one in self.standing.values():
             row = self.row(one.instance)
             self._on.setdefault(row, []).append(one)

@@ -28,6 +28,8 @@ from watcher_cputier.conf import tiers as tiers_conf
 from watcher_cputier.datasources import telemetry
 
 AVAILABLE = "available"
+# Watcher's API waits a minute for the whole answer, by default.
+_PATIENCE_SECONDS = 20
 #: What a strategy of ours needs, by the names of roles.
 METRICS = (telemetry.CPU, telemetry.STEAL)
 
@@ -57,7 +59,10 @@ class Backend:
         source = self._source
         if isinstance(source, errors.TierError):
             return {role: role for role in METRICS}
-        return {metric.role: metric.name for metric in source.metrics()}
+        try:
+            return {metric.role: metric.name for metric in source.metrics()}
+        except errors.TierError:
+            return {role: role for role in METRICS}
 
     def check_availability(self) -> str:
         """``available``, or what keeps it from being so."""
@@ -90,7 +95,10 @@ class Backend:
         """The first source that the cloud has, or why there is none."""
         first: errors.TierError | None = None
         try:
-            seconds = tiers_conf.catalogue(self._conf).read_timeout_seconds
+            seconds = min(
+                _PATIENCE_SECONDS,
+                tiers_conf.catalogue(self._conf).read_timeout_seconds,
+            )
             for name in telemetry.preference(self._conf):
                 try:
                     return telemetry.load(

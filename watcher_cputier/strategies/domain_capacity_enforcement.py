@@ -311,13 +311,21 @@ def _log(
     for item in plan.unresolved:
         for line in report.unresolved(item):
             LOG.warning("Unresolved: %s", line)
-    if plan.relief is not None:
-        for one in plan.relief.before:
-            LOG.warning("Starved: %s", report.condition(one))
+    _log_starved(plan)
     for title, lines in report.advice(plan):
         for line in lines:
             LOG.info("%s: %s", title, line)
     LOG.info("%s", report.summary(cluster, verdict, plan))
+
+
+def _log_starved(plan: planner.Plan) -> None:
+    """Who is starved, or why that is not known."""
+    if plan.relief is None:
+        return
+    if plan.relief.abstained:
+        LOG.warning("Starvation: %s", plan.relief)
+    for one in plan.relief.before:
+        LOG.warning("Starved: %s", report.condition(one))
 
 
 def _tell(audit: Any, text: str) -> None:

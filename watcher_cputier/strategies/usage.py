@@ -85,8 +85,8 @@ def with_telemetry(
             model.Finding(
                 kind=ABSTAINED,
                 subject="cloud",
-                text=f"Starvation is not looked for, since there is no "
-                f"telemetry: {exc}",
+                text=f"{_given_up(params)}, since there is no telemetry: "
+                f"{exc}",
             ),
         )
 
@@ -119,18 +119,33 @@ def _read(
     )
     reader.spend(time.monotonic() - started)
     LOG.info("Telemetry: %s", source.summary)
+    if not params.relieve_starvation:
+        return found, findings
+    verdicts = judged(dataclasses.replace(cluster, telemetry=found), params)
     # What the lists do not tell, such as reboots, is asked about those only
     # whom it concerns.
-    starved = judged(
-        dataclasses.replace(cluster, telemetry=found), params
-    ).starved
     actions = reader.get_actions(
-        (one.instance for one in starved),
-        _DAY_SECONDS,
+        (one.instance for one in verdicts.starved), _DAY_SECONDS
     )
     if actions:
         found = vetting.without_changes(found, _by_instance(actions))
+        verdicts = judged(
+            dataclasses.replace(cluster, telemetry=found), params
+        )
+    if verdicts.abstained:
+        raise telemetry.NoData(verdicts.abstained.rstrip("."))
     return found, findings
+
+
+def _given_up(params: parameters.Parameters) -> str:
+    """What an audit does without, where there is no telemetry."""
+    parts = []
+    if params.relieve_starvation:
+        parts.append("starvation is not looked for")
+    if params.quota_mode == lending.BORROW:
+        parts.append("nothing is lent (quota_mode)")
+    text = " and ".join(parts)
+    return text[0].upper() + text[1:]
 
 
 def judged(
