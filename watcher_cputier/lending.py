@@ -30,7 +30,7 @@ reported: there the audit is strict.
 Nobody is brought to a host to borrow. An excess that is lent came about by
 itself, and the host takes no more of the tier while it lasts. What has been
 pulled back is therefore not lent out again by an audit, and a tier that falls
-asleep and wakes by turns makes no migrations to and fro.
+asleep and wakes by turns moves nobody back and forth.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -360,7 +360,7 @@ def test_coverage_counts_running_instances_that_have_both(
 ) -> None:
     source = full(absent={"b": "it is too new"})
     source.cpu = dict.fromkeys("acd", windows())
-    source.steal = dict.fromkeys("abd", windows())
+    source.steal = dict.fromkeys(["a", "b", "d"], windows())
     found, findings = read(install({"one": source}, datasource="one"))
     (finding, rejected) = findings
     assert finding.kind == "telemetry_coverage"
