@@ -252,6 +252,7 @@ def plan_of(found: scenario.Scenario) -> planner.Plan:
 
 
 @given(dressed())
+@settings(max_examples=30)
 def test_l9_round_trip(found: scenario.Scenario) -> None:
     """L9 "load(dump(snapshot)) == snapshot", as data, YAML and JSON; and
     the same bytes again.
@@ -279,6 +280,7 @@ def test_l9_a_plan_replayed_from_its_dump_is_the_same(
 
 
 @given(dressed(), st.randoms(use_true_random=False))
+@settings(max_examples=30)
 def test_equal_scenarios_have_equal_bytes(
     found: scenario.Scenario, chance: random.Random
 ) -> None:
@@ -484,6 +486,7 @@ def test_pseudonyms_change_the_plan_in_names_only(
 
 
 @given(dressed())
+@settings(max_examples=30)
 def test_pseudonyms_of_pseudonyms_are_the_same(
     found: scenario.Scenario,
 ) -> None:
