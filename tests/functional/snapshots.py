@@ -18,6 +18,7 @@ same user. What it says is then compared with :mod:`.truth`.
 """
 
 from collections.abc import Iterable, Mapping
+import dataclasses
 from typing import Any
 
 from oslo_config import cfg
@@ -71,7 +72,7 @@ def read(
     detailed: Iterable[str] = (),
     **options: Any,
 ) -> model.Cluster:
-    """The snapshot of the whole cloud.
+    """The snapshot of the whole cloud, without the moment it was taken at.
 
     :param asked: the reader, where the story has a word with it afterwards
     :param scope: of Watcher's model; everything unless it is given
@@ -80,11 +81,13 @@ def read(
     """
     names = frozenset(detailed)
     seen_by_watcher = scope or everything(cloud)
-    return (asked or reader(cloud)).get_cluster(
+    found = (asked or reader(cloud)).get_cluster(
         lambda: seen_by_watcher,
         catalogue(options),
         details=lambda seen: (h.uuid for h in seen.hosts if h.name in names),
     )
+    # Pictures of the same cloud are to be equal.
+    return dataclasses.replace(found, taken_at=None)
 
 
 def named(cluster: model.Cluster, instance: str) -> model.Instance:
