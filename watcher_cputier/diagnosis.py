@@ -246,7 +246,7 @@ def _check_cells(cluster: model.Cluster) -> None:
     if down:
         raise errors.SnapshotError(
             "no host in scope can be judged, Nova's cells do not answer: "
-            f"{_some(down)}",
+            f"{errors.some(down)}",
             where="Nova",
             cure="Bring the cells' databases and message queues back",
         )
@@ -263,7 +263,7 @@ def _check_judged(
     hosts = list(hosts)
     lost = [host.name for host in hosts if not host.providers]
     why = (
-        f"these have no resource provider in Placement: {_some(lost)}"
+        f"these have no resource provider in Placement: {errors.some(lost)}"
         if lost
         else "none has an inventory of a tier's class or a policy quota"
     )
@@ -273,12 +273,6 @@ def _check_judged(
         cure="Check that their nova-compute services run and report the "
         "tiers' classes (provider.yaml), or set the audit parameter quotas",
     )
-
-
-def _some(names: list[str], limit: int = 5) -> str:
-    """The first few names, and how many more there are."""
-    more = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
 def _quota(

@@ -18,6 +18,8 @@ sentence on what was found and where, one on the cure. The three parts stay
 available as attributes so that a report can lay them out on its own.
 """
 
+from collections.abc import Iterable
+
 
 class TierError(Exception):
     """What was found, where, and what mends it.
@@ -50,3 +52,11 @@ class ServiceError(TierError):
 
 class SnapshotError(TierError):
     """What the services answered does not make up a usable cluster."""
+
+
+def some(names: Iterable[str], limit: int = 5) -> str:
+    """The first few names, and how many more there are."""
+    told = list(names)
+    more = len(told) - limit
+    shown = ", ".join(told[:limit])
+    return f"{shown} and {more} more" if more > 0 else shown

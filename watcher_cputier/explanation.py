@@ -34,6 +34,7 @@ from watcher_cputier import parameters
 from watcher_cputier import planner
 from watcher_cputier import weigher
 from watcher_cputier.planner import lacks
+from watcher_cputier.planner import state as states
 
 _DECIMALS = 9
 # Hosts that weigh more than the target and are tried in its place.
@@ -185,9 +186,8 @@ def _named(cluster: model.Cluster, name: str) -> model.Host | model.Instance:
         f"{'host' if isinstance(one, model.Host) else 'instance'} {one.uuid}"
         for one in things
     ]
-    more = f" and {len(told) - 5} more" if len(told) > 5 else ""
     raise errors.ParameterError(
-        f"several have this name: {', '.join(told[:5])}{more}",
+        f"several have this name: {errors.some(told)}",
         where=f"--explain {name}",
         cure="Give the uuid of one of them",
     )
@@ -408,9 +408,8 @@ class _Replay:
         ]
         if not names:
             return f"nothing is planned for the excess of {host}"
-        many = f" and {len(names) - 5} more" if len(names) > 5 else ""
         return (
-            f"{', '.join(names[:5])}{many} leave"
+            f"{errors.some(names)} leave"
             f"{'s' * (len(names) == 1)} instead, which is enough"
         )
 
@@ -463,20 +462,7 @@ class _Replay:
         taken: str,
     ) -> tuple[tuple[object, ...], Fare]:
         """How a host that may take an instance weighs; its rank first."""
-        flavor = instance.flavor
-        weight = weigher.score(
-            _free(state, host),
-            host.traits,
-            flavor.resources,
-            flavor.required_traits,
-            resource_classes=_allowed(
-                self._params.weigher_resource_classes, flavor.resources
-            ),
-            trait_names=_allowed(
-                self._params.weigher_traits, flavor.required_traits
-            ),
-            multiplier=self._params.weigher_multiplier,
-        )
+        weight = states.weight(self._params, instance, host, state.books)
         proposal = constraints.Proposal(
             cluster=self._cluster,
             diagnosis=self._diagnosis,
@@ -586,22 +572,3 @@ class _Replay:
 
 def _first(pair: tuple[tuple[object, ...], Fare]) -> tuple[object, ...]:
     return pair[0]
-
-
-def _free(state: lacks.Lacks, host: model.Host) -> dict[str, int]:
-    """What is free on a host's tree, by class."""
-    free: dict[str, int] = {}
-    for provider in host.providers:
-        for name, inventory in provider.inventories.items():
-            units = inventory.capacity - state.books.used(provider.uuid, name)
-            free[name] = free.get(name, 0) + units
-    return free
-
-
-def _allowed(
-    choice: str | tuple[str, ...], requested: Iterable[str]
-) -> tuple[str, ...] | None:
-    """The weigher's allow-list that a parameter stands for."""
-    if choice == "all":
-        return None
-    return tuple(requested) if choice == "requested" else tuple(choice)

@@ -39,6 +39,7 @@ import math
 
 from watcher_cputier import diagnosis as diagnosing
 from watcher_cputier import entitlement
+from watcher_cputier import errors
 from watcher_cputier import loads
 from watcher_cputier import model
 from watcher_cputier import parameters
@@ -48,8 +49,6 @@ BORROW = "borrow"
 LENT = "lent"
 RECLAIMED = "reclaimed"
 NOT_LENT = "not_lent"
-# How many names a finding tells.
-_TOLD = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +179,7 @@ def _sleep(
         else:
             wants.append(wanted)
     if missing:
-        return _Sleep(tier=tier, unknown=f"what {_some(missing)} use")
+        return _Sleep(tier=tier, unknown=f"what {errors.some(missing)} use")
     return _Sleep(
         tier=tier,
         wanted_cpus=max(
@@ -248,13 +247,6 @@ def _told(
     return model.Finding(
         kind=kind, subject=excess.host, text=f"{units}; {why}."
     )
-
-
-def _some(names: list[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = len(names) - _TOLD
-    text = ", ".join(names[:_TOLD])
-    return f"{text} and {more} more" if more > 0 else text
 
 
 def lines(diagnosis: diagnosing.Diagnosis) -> Iterator[str]:

@@ -62,6 +62,7 @@ import numpy as np
 from watcher_cputier import causes
 from watcher_cputier import diagnosis as diagnosing
 from watcher_cputier import entitlement
+from watcher_cputier import errors
 from watcher_cputier import forecast as forecasting
 from watcher_cputier import loads as measuring
 from watcher_cputier import model
@@ -505,7 +506,7 @@ def _findings(sight: Sight, running: int, fit: int) -> Iterable[model.Finding]:
             kind="unknown_floors",
             subject="cloud",
             text="What tiers are promised is not known on these hosts, for "
-            f"want of quotas or a number of shared CPUs: {_some(lost)}.",
+            f"want of quotas or a number of shared CPUs: {errors.some(lost)}.",
         )
     tiered = loads.running & (loads.tier >= 0)
     loose = loads.running & (loads.tier < 0)
@@ -520,11 +521,5 @@ def _findings(sight: Sight, running: int, fit: int) -> Iterable[model.Finding]:
             subject="cloud",
             text="Instances of no tier run beside tiers on these hosts and "
             "take CPUs that were sold to nobody: "
-            f"{_some(mixed)}. Keep them on hosts of their own.",
+            f"{errors.some(mixed)}. Keep them on hosts of their own.",
         )
-
-
-def _some(names: Sequence[str], limit: int = 5) -> str:
-    """The first few names, and how many more there are."""
-    more = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")

@@ -227,10 +227,7 @@ class Reader:
         :param more: adds it; it is called again for the clusters that come
             of reading further details, which have the same instances
         """
-        before = self._added
-        self._added = (
-            more if before is None else lambda seen: more(before(seen))
-        )
+        self._added = more
         return more(cluster)
 
     def get_actions(

@@ -43,11 +43,14 @@ from collections.abc import Iterable, Mapping
 import dataclasses
 
 from watcher_cputier import accounting
+from watcher_cputier import errors
 from watcher_cputier import model
 from watcher_cputier.datasources import compute_model
 from watcher_cputier.datasources import nova as nova_source
 from watcher_cputier.datasources import placement as placement_source
 
+# How many names a finding tells.
+_TOLD = 10
 _NOTHING: Mapping[str, Mapping[str, int]] = model.frozen_map()
 _MOVING_STATUS = ("MIGRATING", "RESIZE", "REVERT_RESIZE", "VERIFY_RESIZE")
 _OPT_OUT = "optimize"
@@ -634,7 +637,8 @@ class _Assembly:
                 "untiered_instances",
                 host,
                 f"{len(names)} instances on {host} request no tier's class, "
-                f"bypass its quota and {counts_as}: {_some(names)}. Give "
+                f"bypass its quota and {counts_as}: "
+                f"{errors.some(names, _TOLD)}. Give "
                 "their flavors a request for a tier's class.",
             )
 
@@ -657,7 +661,8 @@ class _Assembly:
                 "shares_not_reported",
                 name,
                 f"Some hosts report {name} and others do not: "
-                f"{_some(lacking)}. Turn reporting on there, and never off "
+                f"{errors.some(lacking, _TOLD)}. "
+                "Turn reporting on there, and never off "
                 "again where it was on.",
             )
         unasked = [
@@ -672,7 +677,8 @@ class _Assembly:
                 "shares_not_requested",
                 name,
                 f"Hosts report {name}, and these instances have CPU shares "
-                f"by their flavors without requesting it: {_some(unasked)}. "
+                f"by their flavors without requesting it: "
+                f"{errors.some(unasked, _TOLD)}. "
                 "Placement does not count them; let flavors request the "
                 "class.",
             )
@@ -686,7 +692,8 @@ class _Assembly:
                 "unknown_multiplier",
                 name,
                 f"These instances hold {name} by a multiplier that is no "
-                f"tier's: {_some(odd)}. Correct their flavors or add the "
+                f"tier's: {errors.some(odd, _TOLD)}. "
+                "Correct their flavors or add the "
                 "tier.",
             )
 
@@ -712,7 +719,7 @@ class _Assembly:
                 f"is not known, and the host takes no part. {cure}",
             )
         if self.cloud.unreachable:
-            names = _some(sorted(self.cloud.unreachable))
+            names = errors.some(sorted(self.cloud.unreachable), _TOLD)
             self._find(
                 "cell_unreachable",
                 "servers",
@@ -734,10 +741,3 @@ class _Assembly:
                 "decision engine's log says so where it builds the model. "
                 "Let nova-compute report DISK_GB, or rename the host.",
             )
-
-
-def _some(names: list[str], limit: int = 10) -> str:
-    """The first few names, and how many more there are."""
-    shown = ", ".join(names[:limit])
-    more = len(names) - limit
-    return f"{shown} and {more} more" if more > 0 else shown

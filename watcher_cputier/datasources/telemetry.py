@@ -361,7 +361,8 @@ class Reader:
         text = (
             f"{len(lacking)} of {len(running)} running instances have no "
             f"telemetry ({what} is missing): "
-            f"{_names([i.name for i in lacking])}{_reasons(asked, lacking)}"
+            f"{errors.some(sorted(i.name for i in lacking))}"
+            f"{_reasons(asked, lacking)}"
         )
         covered = 1 - len(lacking) / len(running)
         if covered < self._options.minimum_coverage:
@@ -698,12 +699,6 @@ def _reasons(asked: _Asked, lacking: Sequence[model.Instance]) -> str:
         }
     )
     return f" ({'; '.join(found)})" if found else ""
-
-
-def _names(names: Sequence[str], shown: int = 5) -> str:
-    more = len(names) - shown
-    listed = ", ".join(sorted(names)[:shown])
-    return f"{listed} and {more} more" if more > 0 else listed
 
 
 def _time(seconds: int) -> str:

@@ -19,6 +19,7 @@ import re
 from watcher_cputier import accounting
 from watcher_cputier import catalogue
 from watcher_cputier import entitlement
+from watcher_cputier import errors
 from watcher_cputier import model
 from watcher_cputier import offer
 from watcher_cputier import parameters
@@ -208,7 +209,7 @@ def _shares(facts: Facts, params: parameters.Parameters) -> Iterator[Issue]:
 
 def _mixed(scales: Mapping[float, list[str]]) -> Issue:
     told = "; ".join(
-        f"{scale:g} ({values.some(sorted(names))})"
+        f"{scale:g} ({errors.some(sorted(names))})"
         for scale, names in sorted(scales.items())
     )
     return Issue(
@@ -489,7 +490,7 @@ def _outdated_instances(
             subject=f"flavor {name}",
             why=f"{len(instances)} instances were made before it was "
             f"changed, and keep the old tier, units or shares: "
-            f"{values.some(sorted(instances))}",
+            f"{errors.some(sorted(instances))}",
             mend="openstack server resize, to a flavor that says what they "
             "shall have",
             requirement="R49",

@@ -13,7 +13,7 @@
 
 """What lint compares, and what it finds."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 import dataclasses
 
 from watcher_cputier import model
@@ -111,11 +111,3 @@ def whole(inventory: model.Inventory) -> int:
     if inventory.total is None:
         return inventory.capacity
     return int(inventory.total * inventory.allocation_ratio)
-
-
-def some(names: Iterable[str], limit: int = 5) -> str:
-    """The first few names, and how many more there are."""
-    names = list(names)
-    more = len(names) - limit
-    shown = ", ".join(names[:limit])
-    return f"{shown} and {more} more" if more > 0 else shown

@@ -76,9 +76,7 @@ class Guarded(states.State):
         known = [a for a in kind.accounts if a in self._values]
         if not known:
             return super().best_target(instance, kind, mask)
-        candidates = (self.admits(kind) if mask is None else mask).copy()
-        candidates[self.row_of(instance)] = False
-        rows = np.flatnonzero(candidates)
+        rows = np.flatnonzero(self._elsewhere(instance, kind, mask))
         if not len(rows):
             return None
         lost = np.zeros(len(rows))
@@ -86,10 +84,7 @@ class Guarded(states.State):
             room = self.room[rows, self.problem.column["quota", account]]
             lost += self._values[account].lost(rows, room, kind.units)
         lost = np.round(lost, _DECIMALS)
-        for row in self.in_order(instance, kind, rows, lost):
-            if self.rejection(instance, row) is None:
-                return row
-        return None
+        return self._first(instance, self.in_order(instance, kind, rows, lost))
 
 
 class _Values:

@@ -57,19 +57,19 @@ class Sparing(states.State):
         mask: problems.Mask | None = None,
     ) -> int | None:
         """The feasible host that ranks first; None where there is none."""
-        candidates = (self.admits(kind) if mask is None else mask).copy()
-        candidates[self.row_of(instance)] = False
-        rows = np.flatnonzero(candidates)
+        rows = np.flatnonzero(self._elsewhere(instance, kind, mask))
         if not len(rows):
             return None
         if len(rows) > _MOST_ROWS:
             scores = self.scores(kind)[rows]
-            first = np.sort(np.argsort(-scores, kind="stable")[:_MOST_ROWS])
-            rows = rows[first]
+            best = np.sort(np.argsort(-scores, kind="stable")[:_MOST_ROWS])
+            rows = rows[best]
         lost = self._lost(kind, rows)
-        for row in self.in_order(instance, kind, rows, lost):
-            if self.rejection(instance, row) is None:
-                return row
+        first = self._first(
+            instance, self.in_order(instance, kind, rows, lost)
+        )
+        if first is not None:
+            return first
         return super().best_target(instance, kind, mask)
 
     def _lost(

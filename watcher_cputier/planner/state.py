@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from watcher_cputier import constraints
 from watcher_cputier import model
+from watcher_cputier import parameters
 from watcher_cputier import weigher
 from watcher_cputier.constraints import groups
 from watcher_cputier.planner import books as bookkeeping
@@ -235,12 +236,27 @@ class State:
         :param mask: (H,) the hosts to choose from; by default all that have
             room
         """
-        candidates = self.admits(kind) if mask is None else mask
-        candidates = candidates.copy()
+        candidates = self._elsewhere(instance, kind, mask)
+        return self._first(instance, self._ranked(instance, kind, candidates))
+
+    def _elsewhere(
+        self,
+        instance: model.Instance,
+        kind: problems.Kind,
+        mask: problems.Mask | None,
+    ) -> problems.Mask:
+        """(H,) the hosts to choose from but the one where it is."""
+        candidates = (self.admits(kind) if mask is None else mask).copy()
         candidates[self.row_of(instance)] = False
-        for i in self._ranked(instance, kind, candidates):
-            if self.rejection(instance, i) is None:
-                return i
+        return candidates
+
+    def _first(
+        self, instance: model.Instance, rows: Iterable[int]
+    ) -> int | None:
+        """The first of some hosts that no rule rejects; None if all are."""
+        for row in rows:
+            if self.rejection(instance, row) is None:
+                return row
         return None
 
     def _ranked(
@@ -356,8 +372,8 @@ class State:
 
     def weight(self, instance: model.Instance, i: int) -> weigher.Weight:
         """The weigher's score of a host, with its terms."""
-        return self._weighed.weight(
-            instance, self.problem.hosts[i], self.books
+        return weight(
+            self.problem.params, instance, self.problem.hosts[i], self.books
         )
 
     # Changes
@@ -568,28 +584,26 @@ class _Weighed:
             self._by_traits[requested] = row
         return row
 
-    def weight(
-        self,
-        instance: model.Instance,
-        host: model.Host,
-        books: bookkeeping.Books,
-    ) -> weigher.Weight:
-        """The score of one host, with its terms."""
-        params = self._problem.params
-        flavor = instance.flavor
-        return weigher.score(
-            _free(host, books),
-            host.traits,
-            flavor.resources,
-            flavor.required_traits,
-            resource_classes=_allowed(
-                params.weigher_resource_classes, flavor.resources
-            ),
-            trait_names=_allowed(
-                params.weigher_traits, flavor.required_traits
-            ),
-            multiplier=params.weigher_multiplier,
-        )
+
+def weight(
+    params: parameters.Parameters,
+    instance: model.Instance,
+    host: model.Host,
+    books: bookkeeping.Books,
+) -> weigher.Weight:
+    """The score of one host for an instance, with its terms."""
+    flavor = instance.flavor
+    return weigher.score(
+        _free(host, books),
+        host.traits,
+        flavor.resources,
+        flavor.required_traits,
+        resource_classes=_allowed(
+            params.weigher_resource_classes, flavor.resources
+        ),
+        trait_names=_allowed(params.weigher_traits, flavor.required_traits),
+        multiplier=params.weigher_multiplier,
+    )
 
 
 def _plain(host: model.Host) -> bool:

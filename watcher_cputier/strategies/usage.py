@@ -18,7 +18,6 @@ they would do anyway (L8). An audit that was for them alone has not looked,
 and fails.
 """
 
-from collections.abc import Iterable
 import dataclasses
 import time
 
@@ -128,7 +127,10 @@ def _read(
         (one.instance for one in verdicts.starved), _DAY_SECONDS
     )
     if actions:
-        found = vetting.without_changes(found, _by_instance(actions))
+        found = vetting.without_changes(
+            found,
+            dataclasses.replace(cluster, changes=actions).changes_by_instance,
+        )
         verdicts = judged(
             dataclasses.replace(cluster, telemetry=found), params
         )
@@ -155,12 +157,3 @@ def judged(
     return starving.judge(
         cluster, diagnosing.diagnose(cluster, params), params
     )
-
-
-def _by_instance(
-    changes: Iterable[model.Change],
-) -> dict[str, list[model.Change]]:
-    found: dict[str, list[model.Change]] = {}
-    for change in changes:
-        found.setdefault(change.instance, []).append(change)
-    return found
