@@ -185,6 +185,7 @@ def _ours(cloud: model.Cluster, max_migrations: int, *, exact: bool) -> Found:
         ),
         "lower_bound": plan.lower_bound,
         "residual_bound": getattr(plan, "residual_bound", None),
+        "relief_bound": plan.relief_bound,
         "room_making": sum(
             1 for m in plan.migrations if getattr(m, "makes_room_for", "")
         ),

@@ -109,7 +109,10 @@ class Cloud:
 
     @property
     def most(self) -> int:
-        """No plan within the cap relieves more units than this."""
+        """No plan within the cap relieves more units than this.
+
+        None, that is, that serves higher tiers first.
+        """
         first = next(f for f in self.contenders.values() if ok(f))
         kept = self.marginals[: self.cap or None]
         bounds = [
@@ -119,7 +122,13 @@ class Cloud:
             and found.get("residual_bound") is not None
         ]
         excess: int = first["excess"]
-        return min(sum(kept), excess - max(bounds, default=0))
+        reliefs = [
+            found["relief_bound"]
+            for name in OURS
+            if ok(found := self.contenders.get(name, {}))
+            and found.get("relief_bound") is not None
+        ]
+        return min(sum(kept), excess - max(bounds, default=0), *reliefs)
 
 
 def ok(found: Found) -> bool:

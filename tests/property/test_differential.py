@@ -14,6 +14,7 @@
 
 from hypothesis import given
 from hypothesis import settings
+from hypothesis import strategies as st
 import pytest
 
 from tests import builders
@@ -67,6 +68,41 @@ def test_the_plan_is_what_trying_everything_finds(case: clouds.Case) -> None:
 @pytest.mark.parametrize("seed", HARD)
 def test_hard_cases(seed: int) -> None:
     assert differences(tiny.seeded(seed)) == []
+
+
+def cut_short(case: clouds.Case, cap: int) -> list[str]:
+    """What the truth has against a plan that ``max_migrations`` cuts.
+
+    The truth is the least residual, the highest tier first, that so many
+    migrations reach; its relief is within the bound that the plan publishes.
+    """
+    plan = builders.planned(
+        case.cloud, **{**case.params, "max_migrations": cap}
+    )
+    if plan.relief_bound is None:
+        return []
+    best = oracle.truth(case.cloud, case.policies, case.drained, most=cap)
+    left = checker.residual(case.cloud, plan.excess_after)
+    before = checker.residual(case.cloud, plan.excess_before)
+    wrong = []
+    if left != best.residual:
+        wrong.append(f"{left} stays, and {best.residual} after {best.steps}")
+    if sum(before) - sum(best.residual) > plan.relief_bound:
+        wrong.append(f"{plan.relief_bound} is no bound: {best.steps}")
+    return wrong
+
+
+@given(tiny.cases(), st.integers(1, 3))
+@settings(max_examples=60)
+def test_a_cap_keeps_what_is_most_worth(case: clouds.Case, cap: int) -> None:
+    """L6 "when the cap cuts, the most valuable come first"."""
+    assert cut_short(case, cap) == []
+
+
+@pytest.mark.parametrize("cap", (1, 2, 3))
+@pytest.mark.parametrize("seed", HARD[::8])
+def test_hard_cases_that_are_cut(seed: int, cap: int) -> None:
+    assert cut_short(tiny.seeded(seed), cap) == []
 
 
 @pytest.mark.parametrize("first", range(0, 60, 6))

@@ -125,16 +125,43 @@ def solve(
     return _Master(types, expired, seconds).solve(start)
 
 
+def relieve(
+    covering: coverings.Covering,
+    limit: int,
+    *,
+    expired: Callable[[], bool] = prices.never,
+) -> Solution | None:
+    """The end state with the least residual that so few migrations reach.
+
+    Of the solution ``residual_bound`` holds for plans of ``limit``
+    migrations, and ``proven`` speaks of it alone.
+
+    :param limit: migrations, at least 1
+    :param expired: as for :func:`solve`, which tells when there is None
+    """
+    types = knapsacks.HostTypes.of(covering)
+    if not available() or types.grain > 1 or not types.movable.any():
+        return None
+    return _Master(types, expired, None).relieve(limit)
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Goal:
     """What a master minimises: migrations or, if not ``moves``, residual.
 
     :param free: units that may stay over quota, of those that can move;
         None: any number
+    :param most: migrations; None: any number
     """
 
     moves: bool
     free: int | None = None
+    most: int | None = None
+
+    @property
+    def spared(self) -> int:
+        """What is given for nothing of what has a price of its own."""
+        return (self.free or 0) + (self.most or 0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -143,6 +170,7 @@ class _Proof:
 
     value: float
     prices: Floats
+    move_cost: float
     residual_cost: float
 
 
@@ -152,6 +180,7 @@ class _Relaxed:
 
     value: float
     prices: Floats
+    move_cost: float
     residual_cost: float
     duals: Floats
 
@@ -188,10 +217,10 @@ class _Master:
             types, least.value, start, expired=expired
         )
         low = least.value - types.stuck
-        guess = _Proof(found.value, found.prices, found.residual_cost)
+        guess = _Proof(found.value, found.prices, 1.0, found.residual_cost)
         self._near(_Goal(moves=True, free=low), guess, 0.5)
         proof = self._generate(
-            _Goal(moves=False), _Proof(low, least.prices, 1.0)
+            _Goal(moves=False), _Proof(low, least.prices, 0.0, 1.0)
         )
         free = math.ceil(proof.value)
         if free > low:
@@ -200,8 +229,27 @@ class _Master:
             )
         goal = _Goal(moves=True, free=free)
         proof = self._generate(
-            goal, _Proof(found.value, found.prices, found.residual_cost)
+            goal, _Proof(found.value, found.prices, 1.0, found.residual_cost)
         )
+        return self._best(goal, proof)
+
+    def relieve(self, limit: int) -> Solution | None:
+        """The least residual with so many migrations."""
+        types, expired = self._types, self._expired
+        found = prices.relief_bound(types, limit, expired=expired)
+        goal = _Goal(moves=False, most=limit)
+        proof = _Proof(
+            types.excess - found.value,
+            found.prices,
+            found.move_cost,
+            found.residual_cost,
+        )
+        self._near(goal, proof, 0.5)
+        return self._best(goal, self._generate(goal, proof))
+
+    def _best(self, goal: _Goal, proof: _Proof) -> Solution | None:
+        """Whole numbers, of more and more patterns until it is proven."""
+        expired = self._expired
         best = None
         for slack in _SLACKS:
             if expired() or (best and best.proven):
@@ -234,19 +282,19 @@ class _Master:
                 break
             if solved.value <= math.ceil(proof.value) + _GAIN:
                 break
-            weight = solved.residual_cost
+            effort, weight = solved.move_cost, solved.residual_cost
             _, state = self._types.near(
                 solved.prices,
-                move_cost=float(goal.moves),
+                move_cost=effort,
                 residual_cost=weight,
                 slack=0.0,
                 most=1,
             )
             value = float(state.costs @ self._types.hosts)
-            if goal.moves and goal.free:
-                value -= weight * goal.free
+            if goal.spared:
+                value -= (weight if goal.moves else effort) * goal.spared
             if value > proof.value:
-                proof = _Proof(value, solved.prices, weight)
+                proof = _Proof(value, solved.prices, effort, weight)
             cheaper = np.flatnonzero(state.costs < solved.duals - _GAIN)
             if not len(cheaper):
                 break
@@ -264,7 +312,7 @@ class _Master:
             fill = sizes * np.where(sizes == size, 2.0, 1.0)
             which, states = self._types.near(
                 proof.prices + 1e-3 * fill,
-                move_cost=float(goal.moves),
+                move_cost=proof.move_cost,
                 residual_cost=proof.residual_cost,
                 slack=slack,
                 most=_PATTERNS,
@@ -308,12 +356,15 @@ class _Master:
         uses, flow = self._rows(patterns)
         out, _ = self._split(patterns)
         limits = np.zeros(flow.shape[0])
-        limited = bool(goal.moves and goal.free)
+        moved, stays = out.sum(axis=1), patterns[:, -1]
+        limited = bool(goal.spared)
         if limited:
-            flow = sparse.vstack([flow, patterns[None, :, -1]])
-            limits = np.append(limits, float(goal.free or 0))
+            flow = sparse.vstack(
+                [flow, (stays if goal.moves else moved)[None]]
+            )
+            limits = np.append(limits, float(goal.spared))
         solved = optimize.linprog(
-            out.sum(axis=1) if goal.moves else patterns[:, -1],
+            moved if goal.moves else stays,
             A_ub=flow,
             b_ub=limits,
             A_eq=uses,
@@ -326,14 +377,14 @@ class _Master:
         price = np.zeros(self._kinds)
         moving = self._types.movable.any(axis=0)
         price[moving] = found[: moving.sum()]
-        weight = 1.0
-        if goal.moves:
-            # Rounded as it will be evaluated: it is subtracted again.
-            weight = math.inf
-            if limited:
-                weight = float(knapsacks.grained(found[-1]))
+        # Rounded as it will be evaluated: it is subtracted again.
+        free = float(knapsacks.grained(found[-1])) if limited else math.inf
         return _Relaxed(
-            float(solved.fun), price, weight, solved.eqlin.marginals
+            float(solved.fun),
+            price,
+            1.0 if goal.moves else free if limited else 0.0,
+            free if goal.moves else 1.0,
+            solved.eqlin.marginals,
         )
 
     def _whole(
@@ -342,6 +393,8 @@ class _Master:
         """The best choice of patterns in whole numbers."""
         near = self._affordable(goal, proof, slack)
         used = self._integers(near, goal, math.ceil(proof.value))
+        if used is None and not goal.moves:
+            return None
         if used is None:
             stays = _Goal(moves=False)
             near = self._patterns
@@ -351,15 +404,18 @@ class _Master:
             left = int(used @ near[:, -1])
             again = self._integers(near, _Goal(moves=True, free=left), 0)
             used = used if again is None else again
-        return self._solution(near, used, goal.free or 0, proof)
+        free = goal.free or 0
+        if not goal.moves:
+            free = math.ceil(proof.value)
+        return self._solution(near, used, free, proof, goal)
 
     def _affordable(self, goal: _Goal, proof: _Proof, slack: float) -> Units:
         """Patterns that cost little more than the cheapest of their type."""
         patterns = self._usable(goal)
         out, into = self._split(patterns)
         price = knapsacks.grained(proof.prices)
-        cost = out.sum(axis=1) + (out - into) @ price
-        if goal.free:
+        cost = proof.move_cost * out.sum(axis=1) + (out - into) @ price
+        if goal.free or not goal.moves:
             cost = cost + proof.residual_cost * patterns[:, -1]
         least = np.full(len(self._types.hosts), np.inf)
         np.minimum.at(least, patterns[:, 0], cost)
@@ -385,6 +441,12 @@ class _Master:
                     patterns[None, :, -1], -np.inf, goal.free
                 )
             )
+        if goal.most is not None:
+            rules.append(
+                optimize.LinearConstraint(
+                    out.sum(axis=1)[None], -np.inf, goal.most
+                )
+            )
         options: dict[str, Any] = {"node_limit": _NODES, "mip_rel_gap": 0.0}
         if self._seconds is not None:
             options["time_limit"] = self._seconds
@@ -401,7 +463,12 @@ class _Master:
         return used
 
     def _solution(
-        self, patterns: Units, used: Units, free: int, proof: _Proof
+        self,
+        patterns: Units,
+        used: Units,
+        free: int,
+        proof: _Proof,
+        goal: _Goal,
     ) -> Solution:
         """Hosts of a type get their patterns in order."""
         types = self._types
@@ -416,7 +483,9 @@ class _Master:
         out, into = self._split(mine)
         residual = int(mine[:, -1].sum())
         bound = math.ceil(proof.value)
-        if residual > free:
+        if not goal.moves:
+            bound = 0
+        elif residual > free:
             bound = prices.migration_bound(
                 types,
                 residual + types.stuck,
@@ -432,7 +501,7 @@ class _Master:
             residual_bound=free + types.stuck,
             migration_bound=bound,
             prices=proof.prices,
-            proven=residual == free and moves == bound,
+            proven=residual == free and (moves == bound or not goal.moves),
         )
 
 

@@ -75,12 +75,14 @@ def search(
     expired: Callable[[], bool],
     rows: Sequence[int] | None = None,
     most_states: int = MOST_STATES,
+    limit: int | None = None,
 ) -> Outcome | None:
     """Find the best reachable state, and go there.
 
     Only instances that have not moved yet are moved.
 
     :param rows: the hosts to look at; all of the cluster by default
+    :param limit: the most migrations; what is proven then holds for as many
     :returns: None where the hosts are too many or arrays do not tell all
         about them; the state is as it was then
     """
@@ -102,7 +104,7 @@ def search(
     walk = _Walk(state, tuple(rows), here)
     if not walk.classes:
         return None
-    counts, proven = walk.run(expired, most_states)
+    counts, proven = walk.run(expired, most_states, limit)
     mark = len(state.moves)
     if not walk.go(counts):
         state.undo(mark)
@@ -245,7 +247,10 @@ class _Walk:
         )
 
     def run(
-        self, expired: Callable[[], bool], most_states: int
+        self,
+        expired: Callable[[], bool],
+        most_states: int,
+        limit: int | None = None,
     ) -> tuple[Counts, bool]:
         """The best state, and whether nothing else can be better."""
         start = self._start
@@ -257,7 +262,7 @@ class _Walk:
         hosts, width = self._hosts, self._width
         while queue:
             estimate, _, counts = heapq.heappop(queue)
-            if counts in done:
+            if counts in done or self.steps[counts] == limit:
                 continue
             if not any(best_rank[:-2]) and estimate > best_rank[-2]:
                 break

@@ -630,13 +630,20 @@ class Planning:
             self._replayed(self._bundles(whole), limit),
             self._replayed(sorted(bundles, key=_value), limit),
         ]
-        search = labels.Search(
-            self._start, expired=self.expired, limit=limit, eager=True
-        )
-        search.run()
-        eager = self._attempt(self._start)
-        self._start.undo(0)
-        candidates.append(self._replayed(self._bundles(eager.steps), limit))
+        served: list[_Bundle] = []
+        for rank in range(len(self.problem.accounts)):
+            # Higher tiers as the whole plan serves them, which is with the
+            # fewest migrations; then the most relief for each that is left.
+            candidates.append(self._eagerly(served, limit))
+            following = [*served, *(b for b in bundles if b.rank == rank)]
+            if sum(len(b.steps) for b in following) > limit:
+                candidates.append(self._exactly_cut(served, rank, limit))
+                break
+            served = following
+        found = exhaustive.search(self._start, self.expired, limit=limit)
+        if found is not None:
+            candidates.append(list(self._attempt(self._start).steps))
+            self._start.undo(0)
         kept = min(candidates, key=self._worth)
         if not kept:
             # No bundle fits the limit: the beginning of the whole plan, safe
@@ -645,6 +652,40 @@ class Planning:
         moved = {instance.uuid for instance, _, _ in kept}
         rest = [step for step in whole if step[0].uuid not in moved]
         return kept, rest, whole
+
+    def _eagerly(self, served: Sequence["_Bundle"], limit: int) -> list[Step]:
+        """These bundles, and on from there what relieves most for each
+        migration.
+        """
+        state = self._start
+        self._applied(state, served, limit)
+        labels.Search(
+            state, expired=self.expired, limit=limit, eager=True
+        ).run()
+        made = self._attempt(state)
+        state.undo(0)
+        return self._replayed(self._bundles(made.steps), limit)
+
+    def _exactly_cut(
+        self, served: Sequence["_Bundle"], rank: int, limit: int
+    ) -> list[Step]:
+        """These bundles, and the most relief of the next tier, put in an
+        order.
+        """
+        name = self.problem.accounts[rank]
+        account = next((a for a in self.over if a.name == name), None)
+        state = self._start
+        spare = limit - len(self._applied(state, served, limit))
+        pool = self.problem.cluster.shares_class
+        if account is not None and spare > 0 and name != pool:
+            found = exact.relieve(
+                account.covering, spare, expired=self.expired
+            )
+            if found is not None:
+                ordering.realise(state, account.groups, found.out, found.into)
+        made = self._attempt(state)
+        state.undo(0)
+        return self._replayed(self._bundles(made.steps), limit)
 
     def _worth(self, steps: list[Step]) -> tuple[object, ...]:
         state = self._start
@@ -728,7 +769,6 @@ class Planning:
         after = self._after(chosen, before)
         unresolved = tuple(self._unresolved(whole))
         self._start.undo(0)
-        cut_off = bool(rest)
         residual = {}
         for account in self.over:
             residual[account.name] = self._residual(
@@ -749,21 +789,7 @@ class Planning:
             unresolved=unresolved,
             lower_bound=self._lower_bound(before, after, len(migrations)),
             residual_bound=residual_bound,
-            relief_bound=(
-                certificate.together(
-                    self.problem,
-                    {
-                        account.name: certificate.relief(
-                            account,
-                            self.problem.params.max_migrations,
-                            expired=self.expired,
-                        )
-                        for account in self.over
-                    },
-                )
-                if cut_off
-                else None
-            ),
+            relief_bound=(self._relief_bound(before, after) if rest else None),
             excess_before=model.frozen_map(before),
             excess_after=model.frozen_map(after),
             cut=best.cut,
@@ -883,6 +909,34 @@ class Planning:
             if stays == self._proven.left:
                 found = max(found, self._proven.migrations)
         return min(found, migrations)
+
+    def _relief_bound(
+        self,
+        before: Mapping[tuple[str, str], int],
+        after: Mapping[tuple[str, str], int],
+    ) -> int:
+        """What no plan within the cap removes that puts higher tiers first.
+
+        Such a plan removes as much of the higher tiers as this one at least,
+        which takes migrations that the lower tiers do not get.
+        """
+        spare = self.problem.params.max_migrations
+        pooled = self.problem.cluster.shares_class is not None
+        known = True
+        most = {}
+        for account in self.over:
+            whole, left = (
+                sum(n for (_, a), n in units.items() if a == account.name)
+                for units in (before, after)
+            )
+            most[account.name] = certificate.relief(
+                account, spare, enough=whole - left, expired=self.expired
+            )
+            if known and not pooled:
+                # With fewer migrations it would not have come so far.
+                spare -= self._bound(account, left, spare).value
+            known = known and whole - left >= most[account.name]
+        return certificate.together(self.problem, most)
 
     def _cover_bound(self, before: Mapping[tuple[str, str], int]) -> int:
         """Host by host, for a plan that removes everything."""

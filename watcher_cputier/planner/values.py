@@ -431,8 +431,9 @@ class Plan:
         bounds
     :param residual_bound: no plan leaves fewer units over quota, however
         many migrations it takes
-    :param relief_bound: no plan removes more units of excess with
-        ``max_migrations``; None where that did not cut
+    :param relief_bound: no plan of ``max_migrations`` that serves higher
+        tiers first removes more units of excess; None where that did not
+        cut
     :param excess_before: {(host, tier): units over quota}
     :param excess_after: the same after the migrations, deferred ones left
         out
