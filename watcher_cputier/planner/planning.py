@@ -231,7 +231,8 @@ class Planning:
             # Labels come near what must stay, and seldom to the least cost.
             best = self._exactly(best)
             exactly = False
-        for number in range(_ATTEMPTS):
+        large = len(self.problem.hosts) >= _LARGE
+        for number in range(1 if large else _ATTEMPTS):
             dear = self._gap(best, highest)
             if dear is None or self.expired():
                 return best
@@ -270,7 +271,10 @@ class Planning:
             found = account.spread(worth[account.name], len(dear))
             dear = np.maximum(dear, found)
         ways: list[tuple[states.State, labels.Labels]] = []
-        for share, times in _GUARDS:
+        large = len(self.problem.hosts) >= _LARGE
+        # The last one is the best more often than not, and in a large cloud
+        # one that is near enough ends the search.
+        for share, times in reversed(_GUARDS) if large else _GUARDS:
             if self.expired() or self._gap(best, highest) is None:
                 return best
             state = guarding.Guarded(
@@ -286,7 +290,7 @@ class Planning:
             best = min(best, made, key=lambda a: a.rank)
             if self._close(best):
                 return best
-        if len(self.problem.hosts) >= _LARGE:
+        if large:
             return best
         return self._mended(best, highest, worth, ways)
 

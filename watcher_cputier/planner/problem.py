@@ -49,6 +49,22 @@ _PLENTY = 2**40
 _NOTHING_TAKEN = -(2**40)
 # More than any priority that an operator gives.
 _RELUCTANCE = 2**32
+# What rules and keys ask of an instance itself, of one without allocations
+# and without an image that is known.
+_LOOK = operator.attrgetter(
+    "status",
+    "task_state",
+    "locked",
+    "known",
+    "excluded",
+    "opted_out",
+    "in_doubt",
+    "tied",
+    "tier",
+    "units",
+    "priority",
+    "pinned_zone",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -134,28 +150,50 @@ class Problem:
 
     # Kinds
 
-    def _collect(self) -> None:
+    def _alike(self) -> dict[tuple[object, ...], list[model.Instance]]:
+        """The movable instances with units, those of a kind together."""
         found: dict[tuple[object, ...], list[model.Instance]] = {}
         flavors = _Interned()
         sources = {
-            host.name: host_traits_of_a_source(host) for host in self.hosts
+            host.name: (host.up, *host_traits_of_a_source(host))
+            for host in self.hosts
         }
+        # {what an instance looks like: those that it is equal to}
+        alike: dict[tuple[object, ...], list[model.Instance]] = {}
         for instance in sorted(
             self.cluster.instances, key=operator.attrgetter("name", "uuid")
         ):
-            if instance.host not in self.host_index or not instance.units:
+            source = sources.get(instance.host)
+            if source is None or not instance.units:
                 continue
+            look = None
+            if not instance.allocations and not instance.image_properties:
+                look = (
+                    id(instance.flavor),
+                    source,
+                    instance.uuid in self._cooling,
+                    instance.project if self._by_project else None,
+                    *_LOOK(instance),
+                )
+                equals = alike.get(look)
+                if equals is not None:
+                    equals.append(instance)
+                    continue
             if not self.cluster.accounts_of(instance):
                 continue
             rejection = constraints.reject_instance(self.cluster, instance)
             if rejection is not None:
                 self.rejected[instance.uuid] = rejection
                 continue
-            key = (
-                *self._key(flavors, instance),
-                *sources[instance.host],
-            )
-            found.setdefault(key, []).append(instance)
+            key = (*self._key(flavors, instance), *source[1:])
+            equals = found.setdefault(key, [])
+            equals.append(instance)
+            if look is not None:
+                alike[look] = equals
+        return found
+
+    def _collect(self) -> None:
+        found = self._alike()
         self.classes = tuple(
             sorted(
                 {
