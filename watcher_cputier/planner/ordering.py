@@ -13,10 +13,12 @@
 """Put an end state that was found without an order into one.
 
 An end state says how many of each kind leave and enter each host. Migrations
-towards it are made as long as one finds its room; where none does, because
-each waits for another to leave, one instance is parked on a host that has
-room for a while. What memory or another class does not admit stays undone,
-and is left to the labels.
+towards it are made as long as one finds its room. Where none does, because
+each waits for another to leave, a room that one of them needed went to
+somebody who could have waited: all is taken back, and what leaves the hosts
+that were waited for goes first. Where that does not help, one instance is
+parked on a host that has room for a while. What memory or another class does
+not admit stays undone, and is left to the labels.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,6 +30,9 @@ from watcher_cputier.planner import problem as problems
 from watcher_cputier.planner import state as states
 
 Groups = Sequence[Sequence[int]]
+
+# How often an order is begun anew before somebody is parked.
+_TRIES = 8
 
 
 def realise(
@@ -43,6 +48,17 @@ def realise(
     :param out: (H, K') instances to leave, by set
     :param into: (H, K') instances to enter
     """
+    mark = len(state.moves)
+    first: tuple[int, ...] = ()
+    for _ in range(_TRIES):
+        waited_for = _directly(state, groups, out, into, first)
+        if not waited_for:
+            return True
+        state.undo(mark)
+        if first[: len(waited_for)] == waited_for:
+            break
+        rest = tuple(h for h in first if h not in waited_for)
+        first = waited_for + rest
     out, into = out.copy(), into.copy()
     parked: list[tuple[int, model.Instance]] = []
     while out.any() or parked:
@@ -54,13 +70,38 @@ def realise(
     return True
 
 
+def _directly(
+    state: states.State,
+    groups: Groups,
+    out: problems.Units,
+    into: problems.Units,
+    first: tuple[int, ...],
+) -> tuple[int, ...]:
+    """Migrate without parking; the hosts that are waited for in the end.
+
+    :param first: hosts that instances leave before others do
+    """
+    out, into = out.copy(), into.copy()
+    leaves = out.any(axis=1)
+    while _all_that_fit(state, groups, out, into, [], first):
+        pass
+    if not out.any():
+        return ()
+    lacking = into[:, out.any(axis=0)].any(axis=1)
+    return tuple(np.flatnonzero(lacking & leaves).tolist()) or tuple(
+        np.flatnonzero(lacking).tolist()
+    )
+
+
 def _all_that_fit(
     state: states.State,
     groups: Groups,
     out: problems.Units,
     into: problems.Units,
     parked: list[tuple[int, model.Instance]],
+    first: tuple[int, ...] = (),
 ) -> bool:
+    """One round of what finds its room; whether anything did."""
     moved = False
     for item in list(parked):
         group, instance = item
@@ -68,16 +109,21 @@ def _all_that_fit(
             parked.remove(item)
             moved = True
     # The largest kinds come first, and have the fewest places.
-    for group in range(out.shape[1]):
-        for host in np.flatnonzero(out[:, group]).tolist():
-            while out[host, group]:
-                for instance in _candidates(state, groups, host, group):
-                    if _go(state, group, instance, into):
-                        break
-                else:
+    order = [
+        (host, group)
+        for hosts in ((first, None) if first else (None,))
+        for group in range(out.shape[1])
+        for host in hosts or np.flatnonzero(out[:, group]).tolist()
+    ]
+    for host, group in order:
+        while out[host, group]:
+            for instance in _candidates(state, groups, host, group):
+                if _go(state, group, instance, into):
                     break
-                out[host, group] -= 1
-                moved = True
+            else:
+                break
+            out[host, group] -= 1
+            moved = True
     return moved
 
 
