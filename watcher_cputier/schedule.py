@@ -50,18 +50,20 @@ work behind it goes first, be it the steps that need it or those that wait for
 the same host.
 
 **Makespan.** No schedule of these migrations with these needs is shorter than
-the longest chain of needs, than the work of any source or target divided by
-its limit, or than all work divided by ``parallel_total``. The largest of them
-is published as the bound.
+the longest chain of needs, where needs that have to take turns at one host
+count one after the other; than the work of any source or target divided by
+its limit, together with what comes before and after it; or than all work
+divided by ``parallel_total``. The largest of them is published as the bound.
 
 Worked example. Host b is full; x leaves b for c, y comes to b from a, z goes
 from a to d where there is room. y needs x. With two in parallel and one per
 source, x and z start at once; y starts after z (the same source) and x.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 import dataclasses
 import heapq
+import math
 
 from watcher_cputier import diagnosis as diagnosing
 from watcher_cputier import model
@@ -73,6 +75,13 @@ from watcher_cputier.planner import books
 # A live migration copies an instance's memory. This is a network of 10 Gbit/s
 # and a guest that dirties its pages slowly; only ratios matter to the order.
 COPY_MB_PER_SECOND = 1024
+# How often a schedule above its bound is made anew, up to how many steps it
+# may have, how much more urgent its critical path becomes each time, and how
+# near the bound is near enough.
+_TURNS = 16
+_MANY = 4000
+_PRESSURE = 1.15
+_TIGHT = 1.001
 SHORTEST_SECONDS = 1.0
 # Migrations per barrier of Watcher's own ``weight`` planner, by default.
 PAIR = 2
@@ -482,21 +491,44 @@ class _Work:
         for step, sides in enumerate(self._sides):
             for side in sides:
                 self._by_side.setdefault(side, []).append(step)
-        self._chain = self._tails(self._seconds_behind)
+        count = range(self._count)
+        # Seconds before a step at least, and after it.
+        self._heads = self._least(self._parents, count)
+        self._tails = self._least(self._children, reversed(count))
 
-    def _seconds_behind(self, step: int, tail: Sequence[float]) -> float:
-        return self._seconds[step] + max(
-            (tail[child] for child in self._children[step]), default=0.0
-        )
-
-    def _tails(
-        self, behind: Callable[[int, Sequence[float]], float]
+    def _least(
+        self, others: Sequence[Collection[int]], order: Iterable[int]
     ) -> list[float]:
-        """Filled from the last step on: whoever waits comes later."""
-        tail = [0.0] * self._count
-        for step in reversed(range(self._count)):
-            tail[step] = behind(step, tail)
-        return tail
+        """The least time until all that a step waits for has ended.
+
+        That of the longest chain, or that of what has to take turns at one
+        host, which begins when the first of it can.
+
+        :param others: what each step waits for
+        :param order: the steps, after what they wait for
+        """
+        found = [0.0] * self._count
+        for step in order:
+            sides: dict[_Side, list[int]] = {}
+            for other in others[step]:
+                found[step] = max(
+                    found[step], found[other] + self._seconds[other]
+                )
+                for side in self._sides[other]:
+                    sides.setdefault(side, []).append(other)
+            for side, turns in sides.items():
+                if len(turns) > self._limit[side[0]]:
+                    done = 0.0
+                    for other in sorted(turns, key=found.__getitem__):
+                        done = max(done, found[other]) + self._took(
+                            other, side
+                        )
+                    found[step] = max(found[step], done)
+        return found
+
+    def _took(self, step: int, side: _Side) -> float:
+        """Seconds of a host's time, of which it may have several at once."""
+        return self._seconds[step] / self._limit[side[0]]
 
     def children(self, step: int) -> Sequence[int]:
         """The steps that wait for this one."""
@@ -504,53 +536,87 @@ class _Work:
 
     def bound(self) -> float:
         """What no schedule falls below; see the module."""
-        return max(
-            0.0,
-            *self._chain,
-            *(
-                sum(self._seconds[step] for step in steps)
-                / self._limit[side[0]]
-                for side, steps in self._by_side.items()
+        found = max(
+            (
+                head + took + tail
+                for head, took, tail in zip(
+                    self._heads, self._seconds, self._tails, strict=True
+                )
             ),
-            sum(self._seconds) / self._total,
+            default=0.0,
         )
+        for side, steps in self._by_side.items():
+            if len(steps) > self._limit[side[0]]:
+                found = max(
+                    found,
+                    _in_turn(
+                        (
+                            self._heads[step],
+                            self._took(step, side),
+                            self._tails[step],
+                        )
+                        for step in steps
+                    ),
+                )
+        return max(found, self._whole(sum(self._seconds) / self._total))
+
+    def _whole(self, seconds: float) -> float:
+        """The next time at which a step may end: all durations are multiples
+        of one, and no step of a shortest schedule starts at another time.
+        """
+        copied = [s * COPY_MB_PER_SECOND for s in self._seconds]
+        if not copied or any(mb != int(mb) for mb in copied):
+            return seconds
+        grain = math.gcd(*map(int, copied)) / COPY_MB_PER_SECOND
+        return max(seconds, math.ceil(seconds / grain - 1e-9) * grain)
 
     def urgency(self) -> list[float]:
         """Seconds of work that wait, directly or not, for each step.
 
-        The chain behind it, or what its hosts still have to do if they take
-        their steps in the order of those chains; and then once more with the
-        chains of steps that hold up a busy host.
+        What comes after it at least, or what its hosts still have to do if
+        they take their steps in that order.
         """
-        first = self._urgent(self._chain)
-
-        def behind(step: int, tail: Sequence[float]) -> float:
-            return self._seconds[step] + max(
-                (
-                    max(tail[child], first[child])
-                    for child in self._children[step]
-                ),
-                default=0.0,
-            )
-
-        return self._urgent(self._tails(behind))
-
-    def _urgent(self, chain: Sequence[float]) -> list[float]:
-        found = list(chain)
+        after = [
+            took + tail
+            for took, tail in zip(self._seconds, self._tails, strict=True)
+        ]
+        found = list(after)
         for side, steps in self._by_side.items():
             load = 0.0
             # The last ones first: what is added up comes after them.
             for step in sorted(
                 steps,
-                key=lambda i: (-chain[i], self._names[i]),
+                key=lambda i: (-after[i], self._names[i]),
                 reverse=True,
             ):
-                load += self._seconds[step] / self._limit[side[0]]
+                load += self._took(step, side)
                 found[step] = max(found[step], load)
         return found
 
     def listed(self) -> tuple[list[float], list[set[int]]]:
-        """List scheduling: expected starts, and who had each one's slots."""
+        """List scheduling: expected starts, and who had each one's slots.
+
+        By urgency first. Where that stays above the bound, what was on the
+        critical path is made more urgent, a few times over (Joslin and
+        Clements, 1999); the shortest schedule is taken.
+        """
+        urgency = self.urgency()
+        found = self._by_urgency(urgency)
+        shortest, bound = self._makespan(found[0]), self.bound()
+        starts, after = found
+        for _ in range(_TURNS if self._count <= _MANY else 0):
+            if shortest <= bound * _TIGHT:
+                break
+            for step in self._critical(starts, after):
+                urgency[step] *= _PRESSURE
+            starts, after = self._by_urgency(urgency)
+            if self._makespan(starts) < shortest:
+                found, shortest = (starts, after), self._makespan(starts)
+        return found
+
+    def _by_urgency(
+        self, urgency: Sequence[float]
+    ) -> tuple[list[float], list[set[int]]]:
         return _Listing(
             self._parents,
             self._children,
@@ -558,13 +624,65 @@ class _Work:
             self._seconds,
             [
                 (-urgent, *name)
-                for urgent, name in zip(
-                    self.urgency(), self._names, strict=True
-                )
+                for urgent, name in zip(urgency, self._names, strict=True)
             ],
             self._total,
             self._limit,
         ).run()
+
+    def _makespan(self, starts: Sequence[float]) -> float:
+        return max(
+            (s + took for s, took in zip(starts, self._seconds, strict=True)),
+            default=0.0,
+        )
+
+    def _critical(
+        self, starts: Sequence[float], after: Sequence[set[int]]
+    ) -> set[int]:
+        """The steps without a pause before the last end."""
+        last = self._makespan(starts)
+        found: set[int] = set()
+        look = [
+            step
+            for step in range(self._count)
+            if starts[step] + self._seconds[step] == last
+        ]
+        while look:
+            step = look.pop()
+            if step in found:
+                continue
+            found.add(step)
+            look += [
+                before
+                for before in after[step] | self._parents[step]
+                if starts[before] + self._seconds[before] == starts[step]
+            ]
+        return found
+
+
+def _in_turn(steps: Iterable[tuple[float, float, float]]) -> float:
+    """The least time in which one host takes its steps, what comes before
+    and after them included (Jackson's preemptive schedule; Carlier, 1982).
+
+    :param steps: (seconds before, seconds at the host, seconds after)
+    """
+    coming = sorted(steps, reverse=True)
+    waiting: list[tuple[float, float]] = []
+    now = longest = 0.0
+    while coming or waiting:
+        if not waiting:
+            now = max(now, coming[-1][0])
+        while coming and coming[-1][0] <= now:
+            _, took, tail = coming.pop()
+            heapq.heappush(waiting, (-tail, took))
+        tail, took = heapq.heappop(waiting)
+        run = min(took, coming[-1][0] - now) if coming else took
+        now += run
+        if run < took:
+            heapq.heappush(waiting, (tail, took - run))
+        else:
+            longest = max(longest, now - tail)
+    return longest
 
 
 _Rank = tuple[float, str, str, int]
