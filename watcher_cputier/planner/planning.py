@@ -110,6 +110,19 @@ _REPAIRS = (
 )
 
 
+# The same where prices say nothing: all chains and what shares their hosts,
+# with some of the rest.
+_RENEWALS = (
+    *((way, _Repair(least, 0, way)) for least in (0.5, 2.5) for way in (0, 1)),
+    *(
+        (way, _Repair(0.5, 0, way, part, first))
+        for part in (7, 3)
+        for first in range(part)
+        for way in (0, 1)
+    ),
+)
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """What one way of searching came to.
@@ -212,6 +225,8 @@ class Planning:
         if self._joint is None:
             best = self._dearly(best, first)
             best = self._guardedly(best, first.highest)
+        if self._crowded and len(self.problem.hosts) < _LARGE:
+            best = self._anew(best, first.highest)
         if (
             any(best.left.values())
             and not self.expired()
@@ -320,6 +335,44 @@ class Planning:
                 bundles = self._bundles(best.steps)
                 waste = self._wastes(best, worth)
         return best
+
+    def _anew(self, best: Attempt, highest: labels.Labels) -> Attempt:
+        """Where more than units binds: what takes chains, planned anew.
+
+        Prices say nothing of memory. A chain is what a room costs that
+        somebody else took.
+        """
+        if any(best.left.values()):
+            return best
+        ways: list[states.State] = [
+            sparing.Sparing(self.problem),
+            self._start,
+        ]
+        bundles, turn, rounds = self._bundles(best.steps), 0, 0
+        while turn < len(_RENEWALS) and rounds < _MOST_REPAIRS:
+            if self.expired() or self._gap(best, highest) is None:
+                return best
+            way, repair = _RENEWALS[turn]
+            turn += 1
+            rounds += 1
+            waste = self._chained(bundles)
+            made = self._repaired(ways[way], bundles, waste, repair, None)
+            if made.rank < best.rank:
+                best, turn = made, 0
+                bundles = self._bundles(best.steps)
+        return best
+
+    def _chained(
+        self, bundles: Sequence["_Bundle"]
+    ) -> npt.NDArray[np.float64]:
+        """(H,) in how many chains of more than one migration hosts are."""
+        found = np.zeros(len(self.problem.hosts))
+        rows = self.problem.host_index
+        for bundle in bundles:
+            if len(bundle.steps) > 1:
+                for instance, target, _ in bundle.steps:
+                    found[[rows[instance.host], target]] += 1
+        return found
 
     def _repaired(
         self,
