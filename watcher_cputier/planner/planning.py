@@ -231,6 +231,7 @@ class Planning:
             any(best.left.values())
             and not self.expired()
             and self._gap(best, first.highest) is not None
+            and not self._close(best)
         ):
             best = neighbourhoods.improve(
                 self._start, best, self._attempt, self.expired
