@@ -109,9 +109,10 @@ bench: $(RUN_STAMP) ## Run the benchmarks
 ##@ Check it
 
 # Existing folders only: an archive may come without some of them.
-CODE := setup.py $(wildcard watcher_cputier tests demo benchmarks doc tools \
-  releasenotes)
-SHELL_FILES := .ci/run $(wildcard devstack/*.sh devstack/settings tools/*.sh)
+CODE := setup.py $(wildcard watcher_cputier tests demo benchmarks devstack doc \
+  tools releasenotes)
+SHELL_FILES := .ci/run $(wildcard devstack/*.sh devstack/settings \
+  devstack/override-defaults tests/devstack/*.sh tools/*.sh)
 TEXT := $(wildcard *.rst devstack doc/source releasenotes/source)
 
 .PHONY: lint

@@ -20,12 +20,15 @@ client's own; a command asks the services as the user who runs it.
 """
 
 import argparse
+import functools
 import os
+import typing
 from typing import Any
 
-from openstack import connection as sdk
+if typing.TYPE_CHECKING:
+    from openstack import connection as sdk
 
-from watcher_cputier.datasources import cloud
+    from watcher_cputier.datasources import cloud
 
 API_NAME = "tier"
 API_VERSION_OPTION = "os_tier_api_version"
@@ -39,9 +42,19 @@ class Client:
     :param connected: the connection of the user's session
     """
 
-    def __init__(self, connected: sdk.Connection) -> None:
+    def __init__(self, connected: "sdk.Connection") -> None:
         self.connection = connected
-        self.reader = cloud.Reader(connected)
+
+    @functools.cached_property
+    def reader(self) -> "cloud.Reader":
+        """The reader of the user's cloud.
+
+        This module is loaded whenever ``openstack`` starts; what reads is
+        large, and is loaded by a command that reads.
+        """
+        from watcher_cputier.datasources import cloud  # noqa: PLC0415
+
+        return cloud.Reader(self.connection)
 
 
 def make_client(instance: Any) -> Client:
