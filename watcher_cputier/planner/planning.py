@@ -225,7 +225,10 @@ class Planning:
         if self._joint is None:
             best = self._dearly(best, first)
             best = self._guardedly(best, first.highest)
-        if self._crowded and len(self.problem.hosts) < _LARGE:
+        if (
+            sparing.worthwhile(self._start)
+            and len(self.problem.hosts) < _LARGE
+        ):
             best = self._anew(best, first.highest)
         if (
             any(best.left.values())
