@@ -9,6 +9,8 @@ CONSTRAINTS ?= constraints.txt
 OLDEST ?= python-watcher==14.0.0
 OLDEST_TESTS ?= tests/unit tests/property tests/scenarios tests/plugins \
   tests/functional
+# oslo.policy 5 lacks an option that this Placement reads.
+PLACEMENT_OLD ?= openstack-placement==13.0.1 oslo.policy==4.8.0
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -96,6 +98,13 @@ test-oldest: $(OLDEST_STAMP) ## Run OLDEST_TESTS on the oldest Watcher
 	@for tests in $(OLDEST_TESTS); do \
 	  $(VENV_OLDEST)/bin/python $(PYTEST) $$tests || exit 1; done
 
+.PHONY: test-old-placement
+test-old-placement: $(RUN_STAMP) ## Run its stories on a Placement before 14.0
+	@$(BIN) -m pip install -qq --progress-bar off --no-deps --upgrade \
+	  --target .placement-old $(PLACEMENT_OLD)
+	@OLD_PLACEMENT=$(CURDIR)/.placement-old $(BIN) $(PYTEST) \
+	  tests/functional/test_old_placement.py
+
 .PHONY: cover
 cover: $(RUN_STAMP) ## Run the tests without services, report the coverage
 	@$(BIN) -m coverage run $(PYTEST) $(QUICK)
@@ -167,7 +176,7 @@ constraints: ## Renew constraints.txt with the newest versions that fit
 
 .PHONY: clean
 clean: clean-demo ## Remove the environments and everything generated
-	@rm -rf $(VENV) $(VENV_OLDEST) build dist *.egg-info .eggs doc/build \
+	@rm -rf $(VENV) $(VENV_OLDEST) .placement-old build dist *.egg-info .eggs doc/build \
 	  releasenotes/build etc/*.sample cover .coverage .mypy_cache .pytest_cache \
 	  .ruff_cache .hypothesis .prometheus
 

@@ -154,6 +154,8 @@ class Split:
     :param used_cpus: what it used, the mean over all windows of telemetry
     :param borrowed_cpus: what of that is above its promise, which others
         left idle
+    :param from_higher_cpus: what of that is above all that may be sold of
+        the tier, and which higher tiers left idle of theirs (R20)
     """
 
     account: str
@@ -164,6 +166,7 @@ class Split:
     loaded_percent: float | None = None
     used_cpus: float | None = None
     borrowed_cpus: float | None = None
+    from_higher_cpus: float | None = None
 
 
 def standings(
@@ -260,7 +263,27 @@ def splits(
                 borrowed_cpus=borrowed,
             )
         )
-    return tuple(found)
+    return _with_higher(found)
+
+
+def _with_higher(found: list[Split]) -> tuple[Split, ...]:
+    """With what each tier used of the promises that higher ones left idle.
+
+    The higher of two borrowers takes first; an idle CPU is lent once.
+    """
+    told = []
+    idle = 0.0
+    known = True
+    for one in found:
+        known = known and None not in (one.used_cpus, one.promised_cpus)
+        if not known:
+            told.append(one)
+            continue
+        spare = (one.promised_cpus or 0.0) - (one.used_cpus or 0.0)
+        taken = min(idle, max(0.0, -spare))
+        idle += max(0.0, spare) - taken
+        told.append(dataclasses.replace(one, from_higher_cpus=taken))
+    return tuple(told)
 
 
 def _percent(cpus: float | None, host: model.Host) -> float | None:

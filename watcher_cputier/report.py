@@ -17,18 +17,22 @@ strings, first row the header, for whatever draws tables at the edge.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+import dataclasses
 from typing import Any
 
 from watcher_cputier import constraints
+from watcher_cputier import delivery as delivering
 from watcher_cputier import diagnosis as diagnosing
 from watcher_cputier import explanation as explaining
 from watcher_cputier import model
+from watcher_cputier import offer
 from watcher_cputier import parameters
 from watcher_cputier import planner
 from watcher_cputier import schedule as scheduling
 from watcher_cputier import starvation as starving
 from watcher_cputier import weigher
+from watcher_cputier.constraints import capacity
 
 STATUS_MESSAGE_LENGTH = 255
 
@@ -575,6 +579,7 @@ def plan_document(
     schedule: scheduling.Schedule | None = None,
     indicators: Mapping[str, float] | None = None,
     reading: Mapping[str, Mapping[str, float]] | None = None,
+    starved: starving.Starvation | None = None,
 ) -> dict[str, Any]:
     """A plan as data for other programs; doc/source/cli.rst describes it.
 
@@ -584,15 +589,14 @@ def plan_document(
     :param indicators: the efficacy indicators, by name
     :param reading: what reading the cloud took, {service: {what: how much}};
         None for a plan on a scenario
+    :param starved: who gets what was sold; None leaves out what the tiers
+        got
     """
+    after = _held_after(cluster, plan.migrations)
     return {
         "watcher_cputier_plan": PLAN_VERSION,
         "summary": summary(cluster, diagnosis, plan),
-        "hosts": [
-            _host(cluster, diagnosis, host)
-            for host in cluster.hosts
-            if host.in_scope
-        ],
+        "hosts": _hosts(cluster, diagnosis, after),
         "migrations": [_migration(one) for one in plan.migrations],
         "deferred": [_migration(one) for one in plan.deferred],
         "unresolved": [
@@ -626,7 +630,63 @@ def plan_document(
             for one in (*cluster.findings, *diagnosis.findings)
         ],
         **({} if schedule is None else {"schedule": _schedule(schedule)}),
+        **({} if starved is None else {"delivery": _delivery(starved)}),
         **_reading(reading),
+    }
+
+
+HOSTS_VERSION = 1
+
+
+def hosts_document(
+    cluster: model.Cluster,
+    diagnosis: diagnosing.Diagnosis,
+    starved: starving.Starvation,
+    *,
+    hosts: Collection[str] | None = None,
+    accounts: Collection[str] | None = None,
+) -> dict[str, Any]:
+    """The hosts as they are, in the form that a plan has them.
+
+    :param starved: who gets what was sold, or why nobody looked
+    :param hosts: names of those that are wanted; None for all in scope
+    :param accounts: likewise, tiers
+    """
+    found = _hosts(cluster, diagnosis)
+    scope = len(found)
+    if hosts is not None:
+        found = [host for host in found if host["name"] in hosts]
+    if accounts:
+        for host in found:
+            host["accounts"] = {
+                name: account
+                for name, account in host["accounts"].items()
+                if name in accounts
+            }
+    names = {host["name"] for host in found}
+    wanted = set(accounts or cluster.accounts)
+    excess = {
+        (one.host, one.account): one.excess
+        for one in offer.standings(cluster, diagnosis)
+        if one.excess and one.host in names and one.account in wanted
+    }
+    return {
+        "watcher_cputier_hosts": HOSTS_VERSION,
+        "hosts_in_scope": scope,
+        "hosts": found,
+        "excess": _excess(excess),
+        "excess_units": planner.excess_units(excess, cluster.tier_by_name),
+        "starved": [
+            _condition(one)
+            for one in starved.starved
+            if one.instance.host in names
+            and (accounts is None or one.instance.tier in wanted)
+        ],
+        "delivery": _delivery(starved),
+        "findings": [
+            {"kind": one.kind, "subject": one.subject, "text": one.text}
+            for one in (*cluster.findings, *diagnosis.findings)
+        ],
     }
 
 
@@ -664,21 +724,67 @@ def _reading(
     return {"reading": {name: dict(told[name]) for name in sorted(told)}}
 
 
-def _host(
+def _hosts(
     cluster: model.Cluster,
     diagnosis: diagnosing.Diagnosis,
-    host: model.Host,
-) -> dict[str, Any]:
+    after: Mapping[tuple[str, str], int] | None = None,
+) -> list[dict[str, Any]]:
+    """The hosts in scope, and what they hold once a plan is done."""
+    found: dict[str, dict[str, Any]] = {
+        host.name: {
+            "name": host.name,
+            "drained": diagnosis.drained.get(host.name),
+            "enabled": host.enabled,
+            "up": host.up,
+            "accounts": {},
+        }
+        for host in cluster.hosts
+        if host.in_scope
+    }
+    for one in offer.standings(cluster, diagnosis):
+        account: dict[str, Any] = {
+            "held": one.held,
+            "quota": one.quota,
+            "state": one.state,
+        }
+        if after is not None:
+            then = dataclasses.replace(
+                one, held=after.get((one.host, one.account), 0)
+            )
+            account |= {"after": then.held, "state_after": then.state}
+        found[one.host]["accounts"][one.account] = account
+    return list(found.values())
+
+
+def _held_after(
+    cluster: model.Cluster, migrations: Iterable[planner.Migration]
+) -> Mapping[tuple[str, str], int]:
+    """Units by host and account when the migrations have been done."""
+    held = dict(cluster.held)
+    for one in migrations:
+        instance = one.instance
+        for host, sign in ((one.source, -1), (one.target, +1)):
+            # At home it counts with what it holds, elsewhere with what its
+            # flavor asks for.
+            units = (
+                dict.fromkeys(cluster.accounts_of(instance), instance.units)
+                if host == instance.host
+                else capacity.claims(cluster, instance)
+            )
+            for account, amount in units.items():
+                key = (host, account)
+                held[key] = held.get(key, 0) + sign * amount
+    return held
+
+
+def _delivery(starved: starving.Starvation) -> dict[str, Any]:
+    """What the tiers were promised and got."""
     return {
-        "name": host.name,
-        "drained": diagnosis.drained.get(host.name),
-        "accounts": {
-            account: {
-                "held": cluster.held.get((host.name, account), 0),
-                "quota": diagnosis.quota(host.name, account),
-            }
-            for account in cluster.accounts
-        },
+        "abstained": starved.abstained,
+        "coverage": None if starved.abstained else starved.coverage,
+        "tiers": [
+            dataclasses.asdict(one) for one in delivering.deliveries(starved)
+        ],
     }
 
 
@@ -779,6 +885,7 @@ def _condition(one: starving.Condition) -> dict[str, Any]:
         "usage": one.usage,
         "steal": one.steal,
         "deficit": one.deficit,
+        "deficit_cpus": None if one.deficit is None else one.deficit_cpus,
         "threshold": one.threshold,
         "cause": one.cause,
         "remedy": one.remedy,

@@ -16,13 +16,18 @@
     the audit parameters, from ``watcher_cputier.parameters.PARAMETERS``
 ``efficacy-indicators``
     the indicators, from ``watcher_cputier.goals.indicators``
+``entry-points``
+    the plugins of the package, from its installed metadata
 ``scenario-format``
     the format of scenarios, from ``watcher_cputier.scenario.SCHEMA``
 """
 
+import ast
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import metadata
 import inspect
 import json
+import pathlib
 from typing import Any
 
 from docutils import nodes
@@ -33,6 +38,8 @@ from sphinx.util import docutils
 from watcher_cputier import parameters
 from watcher_cputier import scenario
 from watcher_cputier.goals import indicators
+
+PACKAGE = pathlib.Path(__file__).parents[2] / "watcher_cputier"
 
 
 class Table(docutils.SphinxDirective):
@@ -105,6 +112,52 @@ class EfficacyIndicators(Table):
                 indicator.unit or "count",
                 indicator.description,
             )
+
+
+class EntryPoints(Table):
+    """Name and purpose of each entry point, namespace by namespace."""
+
+    header = ("Name", "What it is")
+    widths = (36, 64)
+
+    def lines(self) -> Iterator[str]:
+        found = metadata.distribution("watcher-cputier").entry_points
+        for group in sorted({point.group for point in found}):
+            yield f".. rubric:: ``{group}``"
+            yield ""
+            yield from self.table(
+                (f"``{point.name.replace('_', ' ')}``", _purpose(point))
+                if group.startswith("openstack.tier")
+                else (f"``{point.name}``", _purpose(point))
+                for point in sorted(found.select(group=group))
+            )
+            yield ""
+
+    def rows(self) -> Iterator[Sequence[str]]:
+        """None: there is a table for each namespace."""
+        return iter(())
+
+
+def _purpose(point: metadata.EntryPoint) -> str:
+    """The first paragraph of what is said of an entry point in its code.
+
+    Nothing is imported: what a plugin needs is not here.
+    """
+    parts = point.module.split(".")[1:]
+    path = PACKAGE.joinpath(*parts, "__init__.py")
+    if not path.is_file():
+        path = PACKAGE.joinpath(*parts).with_suffix(".py")
+    tree: ast.AST = ast.parse(path.read_text(encoding="utf-8"))
+    for name in point.attr.split(".") if point.attr else ():
+        tree = next(
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ClassDef | ast.FunctionDef)
+            and node.name == name
+        )
+    assert isinstance(tree, ast.Module | ast.ClassDef | ast.FunctionDef)
+    told = ast.get_docstring(tree) or ""
+    return " ".join(told.split("\n\n")[0].split())
 
 
 class ScenarioFormat(Table):
@@ -211,6 +264,7 @@ def _limits(schema: Mapping[str, Any]) -> str:
 def setup(app: application.Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("audit-parameters", AuditParameters)
+    app.add_directive("entry-points", EntryPoints)
     app.add_directive("efficacy-indicators", EfficacyIndicators)
     app.add_directive("scenario-format", ScenarioFormat)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -23,11 +23,29 @@ author = "OpenStack contributors"
 extensions = [
     "openstackdocstheme",
     "oslo_config.sphinxext",
+    "cliff.sphinxext",
+    "messages",
     "tables",
 ]
 nitpicky = True
 exclude_patterns = ["_build"]
 pygments_style = "native"
+
+# The client's own options, which every command has.
+autoprogram_cliff_ignored = [
+    "--help",
+    "--format",
+    "--column",
+    "--quote",
+    "--noindent",
+    "--max-width",
+    "--fit-width",
+    "--print-empty",
+    "--sort-column",
+    "--sort-ascending",
+    "--sort-descending",
+    "--prefix",
+]
 
 html_theme = "openstackdocs"
 html_theme_options = {"display_global_toc_section": True}

@@ -87,6 +87,7 @@ class EmbeddedCloud(fixtures.Fixture):
         detached: bool = False,
         with_watcher: bool = True,
         copy_instances: bool = True,
+        placement: str | None = None,
     ) -> None:
         super().__init__()
         self._initial = spec
@@ -97,6 +98,7 @@ class EmbeddedCloud(fixtures.Fixture):
         self._detached = detached
         self._with_watcher = with_watcher
         self._copy_instances = copy_instances
+        self._placement = placement
         self._adapters: dict[
             tuple[str, str, str | None], ksa_adapter.Adapter
         ] = {}
@@ -229,6 +231,8 @@ class EmbeddedCloud(fixtures.Fixture):
                 filter(None, (str(_ROOT), os.environ.get("PYTHONPATH")))
             ),
         )
+        # Another release of Placement stands before the installed one.
+        own = filter(None, (self._placement, environment["PYTHONPATH"]))
         self._nova = process.ServiceProcess(
             self.directory,
             "nova",
@@ -238,7 +242,7 @@ class EmbeddedCloud(fixtures.Fixture):
                 "tests.cloud.nova_process",
                 str(self.directory),
             ],
-            environment,
+            {**environment, "PYTHONPATH": os.pathsep.join(own)},
         )
         self.watcher = watcher.Watcher(
             self,

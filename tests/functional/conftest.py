@@ -13,6 +13,7 @@
 """One embedded cloud for all stories; each declares what it finds there."""
 
 from collections.abc import Callable, Iterator
+import os
 
 import pytest
 
@@ -65,9 +66,14 @@ class Stage:
 
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """The embedded cloud, started once."""
+    """The embedded cloud, started once.
+
+    OLD_PLACEMENT names a directory with another release of Placement.
+    """
     directory = tmp_path_factory.mktemp("cloud")
-    with EmbeddedCloud(directory=directory) as cloud:
+    with EmbeddedCloud(
+        directory=directory, placement=os.environ.get("OLD_PLACEMENT")
+    ) as cloud:
         yield Stage(cloud)
 
 

@@ -21,10 +21,12 @@ Nova say themselves.
 from collections.abc import Callable, Iterator, Mapping
 import csv
 import dataclasses
+from importlib import metadata
 import io
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 from typing import Any
@@ -34,6 +36,7 @@ import yaml
 
 from tests.cloud import EmbeddedCloud
 from tests.cloud import FlavorSpec
+from tests.cloud import HostSpec
 from tests.cloud import loads
 from tests.functional import specs
 from tests.functional import test_starvation
@@ -289,6 +292,11 @@ def test_instance_list_shows_what_nova_and_placement_say(
         "tier", "instance", "list", "--host", "host-1", "--untiered"
     ).rows
     assert [row["Name"] for row in here] == ["nobody"]
+    wrong = openstack("tier", "instance", "list", "--tier", "tin")
+    assert (wrong.status, wrong.out) == (1, "")
+    assert wrong.err.splitlines() == [
+        "there is no tier 'tin'. The tiers are gold, silver, bronze"
+    ]
 
 
 def test_instance_show_tells_allocations_and_moves(
@@ -382,7 +390,9 @@ def _copies(truth: Truth, host: str, asked: Mapping[str, int]) -> int:
 # check
 
 
-def test_check_tells_what_works(load: Load, openstack: Run) -> None:
+def test_check_tells_what_works(
+    load: Load, cloud: EmbeddedCloud, openstack: Run
+) -> None:
     """R79: access, versions, classes and Watcher's services."""
     load(OVER, shared=True)
 
@@ -395,11 +405,41 @@ def test_check_tells_what_works(load: Load, openstack: Run) -> None:
         "Placement": "works",
         "Neutron": "absent",
         **dict.fromkeys(map(specs.tier_class, specs.TIERS), "works"),
+        "quotas": "works",
+        "shedding": "unknown",
         "telemetry": "absent",
         "Watcher": "works",
         "watcher-decision-engine": "works",
         "watcher-applier": "works",
+        "applier workers": "unknown",
     }
+    told = {row["Check"]: row["Details"] for row in rows}
+    # Nova and Watcher say themselves which versions they have.
+    newest = cloud.adapter("compute").get("/").json()["version"]["version"]
+    assert told["Nova"].startswith("microversion 2.")
+    assert newest.startswith("2.")
+    header = (
+        cloud.adapter("infra-optim")
+        .get("/v1/strategies")
+        .headers["OpenStack-API-Maximum-Version"]
+    )
+    assert f"; API {header.split()[-1]}" in told["Watcher"]
+
+
+def test_check_compares_the_appliers_workers_with_an_audits_wish(
+    load: Load, openstack: Run, tmp_path: pathlib.Path
+) -> None:
+    """R79, R108: no API tells the option; Watcher's file does."""
+    load(OVER, shared=True)
+    path = tmp_path / "watcher.conf"
+    path.write_text("[watcher_workflow_engines.taskflow]\nmax_workers = 3\n")
+    words = ("tier", "check", "--tier-config", str(path))
+
+    found = openstack(*words, "--set", "parallel_total=4")
+
+    (failed,) = [row for row in found.data if row["Result"] == "fails"]
+    assert (found.status, failed["Check"]) == (1, "applier workers")
+    assert "max_workers is 3, and an audit plans 4" in failed["Details"]
 
 
 def test_check_names_what_a_user_may_not_see(
@@ -494,6 +534,17 @@ def test_plan_tells_a_wrong_parameter(load: Load, openstack: Run) -> None:
 
 # Telemetry
 
+# Two hosts that have sold everything, to instances that want all of it.
+SHORT = specs.three_tiers(
+    *(
+        instance(f"{tier}-{host}", f"{tier}.8", f"host-{host}")
+        for tier in specs.TIERS
+        for host in (1, 2)
+    ),
+    hosts=specs.hosts(2),
+)
+ALL = [f"{tier}-{host}" for tier in specs.TIERS for host in (1, 2)]
+
 
 @pytest.fixture
 def measured(cloud: EmbeddedCloud) -> Iterator[EmbeddedCloud]:
@@ -505,7 +556,10 @@ def measured(cloud: EmbeddedCloud) -> Iterator[EmbeddedCloud]:
 
 
 def test_what_instances_get_is_shown_where_it_is_measured(
-    measured: EmbeddedCloud, load: Load, openstack: Run
+    measured: EmbeddedCloud,
+    load: Load,
+    openstack: Run,
+    operator: Operator,
 ) -> None:
     """R20, N2: usage, verdicts and the plan that cures, from telemetry.
 
@@ -547,11 +601,46 @@ def test_what_instances_get_is_shown_where_it_is_measured(
     assert [(r["Instance"], r["Target"]) for r in planned.rows] == [
         ("wide", "host-4")
     ]
+    # An audit of the same readings emits the same.
+    assert operator.audit().moves == {"wide": ("host-1", "host-4")}
     assert "Starved: wide (silver) on host-1" in planned.err
     assert row["Result"] == "works"
     # host-3 and host-4 have nearly all of their 16 CPUs to spare (R94).
     carried = {one["Tier"]: one["Could Carry"] for one in summary}
     assert carried["gold"] == pytest.approx(16 * 1012 / 512, rel=0.1)
+
+
+def test_where_selling_less_would_cure_what_no_migration_does(
+    measured: EmbeddedCloud, load: Load, openstack: Run
+) -> None:
+    """R94, R105: daemons take half of one host, and the other one is full.
+
+    What is advised is put into the inventories: what is left gets the CPUs
+    per vCPU that were sold.
+    """
+    load(SHORT, shared=True)
+    counters = loads.tell(
+        measured, dict.fromkeys(ALL, 1.0), daemons={"host-1": 4.0}
+    )
+    assert counters
+
+    summary = openstack("tier", "summary")
+    rows = openstack("tier", "summary", "--lower").rows
+    shown = openstack("tier", "host", "show", "host-1").fields
+
+    assert "What a lower over-subscription would cure" in summary.err
+    assert {row["Tier"] for row in summary.rows} == set(specs.TIERS)
+    assert {row["Host"] for row in rows} == {"host-1"}
+    by_tier = {row["Tier"]: row for row in rows}
+    used = sum(one["used_cpus"] for one in shown["tiers"])
+    for row in by_tier.values():
+        assert row["CPUs Sold"] == 8
+        assert row["CPUs Left"] == pytest.approx(used, rel=0.05)
+        assert row["Quota"] == 8
+        assert row["Quota That Cures"] == int(8 * row["CPUs Left"] / 8)
+        assert 0 < row["Quota That Cures"] < 8
+        assert row["Units To Leave"] == 8 - row["Quota That Cures"]
+    assert set(by_tier["gold"]["Starved"]) <= set(ALL)
 
 
 # Tiers, formats
@@ -576,6 +665,36 @@ def test_tiers_come_from_a_file(
     missing = openstack("tier", "summary", "--tier-config", "/no/such/file")
     assert missing.status == 1
     assert "/no/such/file" in missing.err
+
+
+def test_every_command_is_found_by_help_and_completion(
+    load: Load, openstack: Run
+) -> None:
+    """What cliff knows of the group is what is installed."""
+    load(OVER, shared=True)
+    commands = {
+        entry.name.replace("_", " ")
+        for entry in metadata.entry_points(group="openstack.tier.v1")
+    }
+
+    listed = openstack("help", "tier", formatted=False)
+    completed = openstack("complete", formatted=False)
+
+    assert listed.status == completed.status == 0
+    assert {
+        line.strip() for line in listed.out.splitlines() if "tier " in line
+    } >= commands
+    (words,) = re.findall(r"^  cmds_tier='(.*)'$", completed.out, re.MULTILINE)
+    assert set(words.split()) == {name.split()[1] for name in commands}
+    for name in commands:
+        group, _, verb = name.removeprefix("tier ").partition(" ")
+        if verb:
+            (words,) = re.findall(
+                rf"^  cmds_tier_{group.replace('-', '_')}='(.*)'$",
+                completed.out,
+                re.MULTILINE,
+            )
+            assert verb in words.split()
 
 
 def test_the_clients_formats_are_there(load: Load, openstack: Run) -> None:
@@ -766,6 +885,36 @@ def test_flavor_create_makes_one_variant_a_tier_and_once(
         }
 
 
+def test_flavor_create_follows_the_class_that_hosts_report(
+    load: Load, openstack: Run
+) -> None:
+    """R32: in single-class mode nobody could take a tier's own class."""
+    load(
+        specs.three_tiers(
+            hosts=(
+                HostSpec(
+                    name="host-1",
+                    vcpus=8,
+                    inventories={"CUSTOM_VCPU_SHARES": {"total": 800}},
+                ),
+            )
+        )
+    )
+
+    made = openstack(
+        *("tier", "flavor", "create", "s", "--vcpus", "2", "--ram", "64"),
+        "--dry-run",
+    )
+
+    known = {
+        name
+        for row in made.rows
+        for name in row["Properties"]
+        if name.startswith("resources:")
+    }
+    assert known == {"resources:CUSTOM_VCPU_SHARES"}
+
+
 def test_flavor_create_completes_and_refuses_contradictions(
     load: Load, cloud: EmbeddedCloud, openstack: Run
 ) -> None:
@@ -810,17 +959,22 @@ def test_flavor_create_leaves_no_half_of_a_flavor(
     load: Load,
     cloud: EmbeddedCloud,
     openstack: Run,
+    tmp_path: pathlib.Path,
     user: str,
     told: str,
     words: tuple[str, ...],
 ) -> None:
     """One without its tier's request would bypass the quotas (R46)."""
     load(specs.three_tiers())
+    # So Placement need not be asked, which a reader may not do.
+    path = tmp_path / "tiers.conf"
+    path.write_text("[cputier]\nmode = classes\n")
 
     found = openstack(
         *("tier", "flavor", "create", "q", "--vcpus", "1", "--ram", "64"),
         *words,
         user=user,
+        env={"OS_TIER_CONFIG": str(path)},
     )
 
     assert found.status == 1

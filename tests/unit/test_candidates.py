@@ -13,6 +13,7 @@
 """What is asked about the few instances that may have to move."""
 
 from collections.abc import Iterator
+import dataclasses
 import http.server
 import json
 import threading
@@ -234,3 +235,90 @@ def test_ties_are_of_those_alone() -> None:
     found = candidates.with_ties(CLOUD, {"j": "a port"})
     assert [i.tied for i in found.instances] == ["", "a port", ""]
     assert candidates.with_ties(CLOUD, {}) is CLOUD
+
+
+# What an old Placement does not let go
+
+
+def over() -> model.Cluster:
+    """a is over in gold, b is not; x, y and s are on a, z is on b."""
+    return builders.cluster(
+        [builders.host("a", gold=4), builders.host("b", gold=8)],
+        [
+            builders.instance("s", "a", 2, "silver"),
+            builders.instance("x", "a", 4),
+            builders.instance("y", "a", 2),
+            builders.instance("z", "b", 2),
+        ],
+    )
+
+
+def test_which_classes_a_host_is_over_its_capacity_of() -> None:
+    a, b = over().hosts
+    assert candidates.overfull(a) == {"CUSTOM_VCPU_GOLD"}
+    assert candidates.overfull(b) == frozenset()
+
+
+def test_one_refusal_tells_it_for_all_who_hold_the_class_there() -> None:
+    cloud = over()
+    told = candidates.with_refusals(cloud, {"s", "x", "y"}, {"x": 100})
+    kept = {one.name for one in told.instances if one.in_doubt}
+    assert kept == {"x", "y"}
+    (finding,) = told.findings
+    assert (finding.kind, finding.subject) == ("placement_keeps_excess", "a")
+    assert "Placement refused to let x go" in finding.text
+    plan = builders.planned(told)
+    assert builders.moves(plan) == []
+    assert builders.moves(builders.planned(cloud)) != []
+    assert {
+        refusal.rejection.rule
+        for item in plan.unresolved
+        for refusal in item.refusals
+        if refusal.rejection
+    } == {"in_order"}
+
+
+def test_without_a_refusal_nothing_is_said() -> None:
+    cloud = over()
+    assert candidates.with_refusals(cloud, {"x", "y"}, {}) is cloud
+
+
+@pytest.mark.parametrize(
+    ("instance", "source", "began_at", "left"),
+    [
+        ("z", "a", 101, True),
+        # Before the refusal, from another host, or of another class.
+        ("z", "a", 99, False),
+        ("z", "b", 101, False),
+        ("s", "a", 101, False),
+    ],
+)
+def test_who_left_since_shows_that_it_lets_go_now(
+    instance: str, source: str, began_at: int, left: bool
+) -> None:
+    """An upgraded Placement is believed at once."""
+    cloud = dataclasses.replace(
+        over(),
+        changes=(
+            model.Change(
+                instance=instance,
+                kind="live-migration",
+                began_at=began_at,
+                ended_at=began_at + 5,
+                moved=True,
+                source=source,
+                target="b",
+            ),
+        ),
+    )
+    assert candidates._left_since(cloud, "x", 100) is left
+
+
+def test_a_unit_rule_is_a_reason_of_its_own() -> None:
+    """It is told by itself, and is no sign of an old Placement."""
+    cloud = builders.cluster(
+        [builders.host("a", gold=model.Inventory(total=2, max_unit=2))],
+        [builders.instance("x", "a", 4)],
+    )
+    (x,) = cloud.instances
+    assert candidates._held_too_much(cloud, x) == frozenset()

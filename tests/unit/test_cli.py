@@ -108,12 +108,34 @@ def test_plan_as_json(run):
     assert found["hosts"][0] == {
         "name": "rack-1",
         "drained": "named in drain_hosts",
+        "enabled": True,
+        "up": True,
         "accounts": {
-            "gold": {"held": 8, "quota": 0},
-            "silver": {"held": 0, "quota": 0},
-            "bronze": {"held": 2, "quota": 0},
+            "gold": {
+                "held": 8,
+                "quota": 0,
+                "state": "over",
+                "after": 4,
+                "state_after": "over",
+            },
+            "silver": {
+                "held": 0,
+                "quota": 0,
+                "state": "drained",
+                "after": 0,
+                "state_after": "drained",
+            },
+            "bronze": {
+                "held": 2,
+                "quota": 0,
+                "state": "over",
+                "after": 0,
+                "state_after": "drained",
+            },
         },
     }
+    assert found["delivery"]["abstained"] == "No telemetry was read."
+    assert found["delivery"]["tiers"] == []
     (finding,) = found["findings"]
     assert finding["kind"] == "untiered_on_drained_host"
 

@@ -13,11 +13,11 @@
 """The layers of watcher_cputier: imports only go down.
 
     edges    strategies goals planners actions datasources pollsters conf cli
-             osc extensions
-    text     report scenario
+             osc extensions tempest_plugin
+    text     audits pages report scenario metrics
     core     guard schedule explanation planner constraints weigher diagnosis
-             lending starvation neighbours causes forecast loads entitlement
-             accounting
+             lending starvation delivery neighbours causes forecast loads
+             entitlement accounting
              catalogue offer lint provider_config
     ground   model parameters errors
 
@@ -55,6 +55,7 @@ LAYERS = {
         "diagnosis",
         "lending",
         "starvation",
+        "delivery",
         "neighbours",
         "causes",
         "forecast",
@@ -66,8 +67,10 @@ LAYERS = {
         "offer",
         "lint",
         "provider_config",
+        "whatif",
+        "advice",
     ),
-    TEXT: ("report", "scenario"),
+    TEXT: ("audits", "metrics", "pages", "report", "scenario", "suppositions"),
     EDGES: (
         "strategies",
         "goals",
@@ -79,6 +82,7 @@ LAYERS = {
         "cli",
         "osc",
         "extensions",
+        "tempest_plugin",
     ),
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
@@ -115,10 +119,18 @@ PURE = {
 ALSO_PURE = {TEXT: {"yaml"}}
 # Modules without state or I/O of packages that are not pure as a whole: the
 # matcher of aggregate metadata is the one that Nova compares with.
-PURE_MEMBERS = {"oslo_utils.specs_matcher"}
-# What a single module may use where it is installed, and no other: the exact
-# mode's solver.
-OPTIONAL = {"planner.exact": {"scipy"}, "planner.joint": {"scipy"}}
+PURE_MEMBERS = {
+    "oslo_utils.specs_matcher",
+    "prometheus_client.metrics_core",
+    "prometheus_client.parser",
+}
+# What a single module may use, and no other: the exact mode's solver, where it
+# is installed, and the templates of pages, which are the package's own.
+OPTIONAL = {
+    "planner.exact": {"scipy"},
+    "planner.joint": {"scipy"},
+    "pages.rendering": {"base64", "importlib", "jinja2", "markupsafe"},
+}
 # Builtins that reach out of the process, or around the imports.
 IMPURE_CALLS = {"__import__", "breakpoint", "eval", "exec", "input", "open"}
 IMPURE_CALLS |= {"print"}

@@ -258,6 +258,50 @@ def test_variants_differ_in_their_tier_alone():
     )
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("root_gb", 20, "it has 20 GB of disk, and gold-m has 0"),
+        ("ephemeral_gb", 5, "it has 5 GB of ephemeral disk"),
+        ("rxtx_factor", 2.0, "it has 2 as rxtx_factor, and gold-m has 1"),
+        ("public", False, "it is private, and gold-m is public"),
+    ],
+)
+def test_whatever_a_variant_differs_in_is_told(field, value, told):
+    """R51: each thing that a flavor has besides its tier."""
+    gold, silver, bronze = (
+        lint.Offered(flavor=flavor(f"{t}-m", tier=t)) for t in b.BUILT_IN
+    )
+    other = dataclasses.replace(bronze, **{field: value})
+    (one,) = lint.audit(facts(gold, silver, other), DEFAULTS)
+    assert (one.kind, one.subject) == ("variants_differ", "flavor bronze-m")
+    assert one.why.startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("name", "description", "wrong"),
+    [
+        ("gold.2", "", False),
+        ("silver.2", "", True),
+        ("m1.2", "", False),
+        ("m1.2", "Our SILVER service", True),
+        ("m1.2", "not as golden as Gold", False),
+        ("gold.2", "half the price of bronze", True),
+    ],
+)
+def test_what_a_flavor_says_of_its_tier(name, description, wrong):
+    """R50: its name, or its description."""
+    made = lint.Offered(
+        flavor=flavor(name, tier="gold"), description=description
+    )
+    told = found(facts(made))
+    assert told == (
+        {("warning", "name_tells_another_tier", f"flavor {name}")}
+        if wrong
+        else set()
+    )
+
+
 def test_a_variant_that_is_missing_is_told():
     (one,) = lint.audit(facts(flavor("gold.2"), flavor("bronze.2")), DEFAULTS)
     assert (one.severity, one.kind, one.subject) == (
@@ -313,6 +357,19 @@ def test_vcpu_against_the_sum_of_the_tiers(ratio, wrong):
     assert one.mend.startswith("[DEFAULT] cpu_allocation_ratio = 3 ")
 
 
+def test_hosts_whose_tiers_are_on_nodes_of_their_memory():
+    """R169: totals of one class add up over the tree."""
+    halves = {b.class_of(tier): 8 for tier in b.BUILT_IN}
+    nodes = [b.provider(f"a_{n}", halves, root="a") for n in range(2)]
+    one = host(gold=None, silver=None, bronze=None, children=nodes)
+    assert not found(facts(hosts=[one]))
+    lost = host(gold=None, silver=None, bronze=None, children=nodes[:1])
+    assert {kind for _, kind, _ in found(facts(hosts=[lost]))} == {
+        "units_differ_from_cpus",
+        "vcpu_ratio",
+    }
+
+
 def test_flavors_that_take_no_vcpu_do_not_care_for_its_ratio():
     """R24: resources:VCPU=0 is supported."""
     flavors = [flavor(f"{t}.2", resources__VCPU=0) for t in b.BUILT_IN]
@@ -361,6 +418,46 @@ def test_units_of_the_one_class(units, kind):
     )
     told = found(facts(made, cluster=single(("a", 1600))))
     assert {k for _, k, _ in told} == ({kind} if kind else set())
+
+
+def test_units_of_the_one_class_that_are_rounded():
+    """R53: 12.5 for each vCPU are a whole number for two of them alone."""
+    cloud = single(("a", 1600))
+    cloud = dataclasses.replace(
+        cloud,
+        tiers=tuple(
+            dataclasses.replace(t, multiplier=12.5)
+            if t.name == "bronze"
+            else t
+            for t in cloud.tiers
+        ),
+    )
+    told = {
+        one.subject: one
+        for one in lint.audit(
+            facts(
+                *(
+                    flavor(
+                        f"bronze.{vcpus}",
+                        vcpus,
+                        tier="",
+                        **{
+                            f"resources__{SHARES_CLASS}": units,
+                            "quota__cpu_shares": 167 * vcpus,
+                        },
+                    )
+                    for vcpus, units in ((1, 13), (2, 25), (3, 38))
+                ),
+                cluster=cloud,
+            ),
+            DEFAULTS,
+        )
+        if one.kind == "fractional_units"
+    }
+    assert set(told) == {"flavor bronze.1", "flavor bronze.3"}
+    assert "1 vCPUs of bronze are 12.5 units, and it requests 13" in (
+        told["flavor bronze.1"].why
+    )
 
 
 @pytest.mark.parametrize(
@@ -416,8 +513,23 @@ def test_files_that_differ():
 def test_limits_of_nova(nova, asked, queues):
     """0 is no limit, and None is nobody's word."""
     told = facts(nova=lint.NovaOptions(live_migrations=nova))
-    params = parameters.Parameters.of({"parallel_per_source": asked})
+    params = parameters.Parameters.of(
+        {"parallel_per_source": asked, "parallel_total": 9}
+    )
     assert bool(found(told, params)) == queues
+
+
+def test_limits_of_an_audit_that_are_never_reached():
+    params = parameters.Parameters.of(
+        {"parallel_per_source": 3, "parallel_per_target": 2}
+    )
+    assert found(facts(), params) == {
+        ("info", "limits_contradict", "audit parameters")
+    }
+    (one,) = lint.audit(facts(), params)
+    assert (
+        one.mend == "Raise parallel_total to 3, or lower parallel_per_source"
+    )
 
 
 def test_limits_of_the_applier():

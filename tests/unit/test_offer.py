@@ -249,6 +249,8 @@ def test_what_was_used_beyond_the_promise_is_borrowed():
     assert found["bronze"].used_cpus == 2.0
     assert found["bronze"].borrowed_cpus == pytest.approx(2 - 2 * floor)
     assert found["gold"].borrowed_cpus == 0
+    # All that may be sold of bronze is more than it used.
+    assert found["bronze"].from_higher_cpus == 0
     assert found["gold"].used_cpus == 0.5
 
     half = dataclasses.replace(
@@ -260,6 +262,45 @@ def test_what_was_used_beyond_the_promise_is_borrowed():
     )
     lost = offer.splits(half, judged(half), half.hosts[0])
     assert all(one.used_cpus is None for one in lost)
+
+
+@pytest.mark.parametrize(
+    ("used", "higher"),
+    [
+        # Bronze is sold 16 x .165 = 2.64 of 16 CPUs, gold 8.09, silver 5.26.
+        ((0.0, 0.0, 2.0), (0, 0, 0)),
+        ((0.0, 0.0, 10.0), (0, 0, 10 - 2.6403)),
+        # What gold takes of idle silver is no higher tier's.
+        ((10.0, 0.0, 2.0), (0, 0, 0)),
+        # Silver comes first: it took what gold left idle.
+        ((4.0, 9.3, 2.7), (0, 9.3 - 5.2648, 2.7 - 2.6403)),
+        ((8.0, 6.0, 2.0), (0, 0.0949, 0)),
+    ],
+)
+def test_what_higher_tiers_left_idle_is_used_by_lower_ones(used, higher):
+    """R20: each idle CPU is lent once, and never upwards."""
+    cloud = b.cluster(
+        [b.host("a", vcpus=16)],
+        [b.instance(tier, "a", 16, tier, memory_mb=1) for tier in b.BUILT_IN],
+    )
+    seen = dataclasses.replace(
+        cloud,
+        telemetry=model.Telemetry(
+            source="x",
+            window_seconds=300,
+            windows=(0,),
+            readings=model.frozen_map(
+                {
+                    tier: (model.Reading(usage_cpus=cpus, steal_cpus=0.0),)
+                    for tier, cpus in zip(b.BUILT_IN, used, strict=True)
+                }
+            ),
+        ),
+    )
+    found = offer.splits(seen, judged(seen), seen.hosts[0])
+    assert [one.from_higher_cpus for one in found] == pytest.approx(
+        list(higher), abs=1e-3
+    )
 
 
 def test_what_idle_hosts_could_carry():

@@ -20,6 +20,7 @@ import json
 import pytest
 
 from tests import builders as b
+from watcher_cputier import catalogue
 from watcher_cputier import diagnosis
 from watcher_cputier import errors
 from watcher_cputier import lint
@@ -27,8 +28,13 @@ from watcher_cputier import model
 from watcher_cputier import parameters
 from watcher_cputier.cli import settings as cli_settings
 from watcher_cputier.conf import tiers as tiers_conf
+from watcher_cputier.datasources import prometheus
+from watcher_cputier.datasources import telemetry
 from watcher_cputier.osc import base
+from watcher_cputier.osc import check
 from watcher_cputier.osc import client
+from watcher_cputier.osc import flavor as flavor_command
+from watcher_cputier.osc import flavors
 from watcher_cputier.osc import lint as lint_command
 from watcher_cputier.osc import picture
 from watcher_cputier.osc import provider_config
@@ -65,6 +71,7 @@ def test_every_command_explains_itself(entry):
 
 def test_the_commands():
     assert sorted(entry.name for entry in COMMANDS) == [
+        "tier_audit_report",
         "tier_check",
         "tier_flavor_create",
         "tier_host_list",
@@ -72,6 +79,7 @@ def test_the_commands():
         "tier_instance_list",
         "tier_instance_show",
         "tier_lint",
+        "tier_metrics",
         "tier_plan",
         "tier_provider-config_generate",
         "tier_provider-config_verify",
@@ -316,3 +324,121 @@ def test_what_the_configuration_says_of_the_applier(tmp_path, line, workers):
     )
     conf = settings.configuration([str(path)])
     assert lint_command._workers(conf) == workers
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(
+    ("line", "result", "told"),
+    [
+        ("", "unknown", "its default is the number of CPUs"),
+        ("max_workers = 2", "works", "max_workers is 2, parallel_total 2"),
+        ("max_workers = 1", "fails", "parallel_total to 1"),
+        ("max_workers = few", "fails", "cannot be read"),
+    ],
+)
+def test_the_appliers_workers_against_an_audits_wish(
+    tmp_path, line, result, told
+):
+    """R79, R108: what no file tells is not known, and not enough."""
+    path = tmp_path / "watcher.conf"
+    path.write_text(f"[watcher_workflow_engines.taskflow]\n{line}\n")
+    conf = settings.configuration([str(path)])
+    found = check._workers(conf, parameters.Parameters.of())
+    assert found[:2] == ("applier workers", result)
+    assert told in found[2]
+
+
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [
+        ("1.7", "API 1.7"),
+        ("1.5", "API 1.5"),
+        ("1.4", "API 1.4, before 2025.2: an action that is out of date"),
+        ("", "it does not tell its API's version"),
+    ],
+)
+def test_what_an_older_watcher_lacks(version, told):
+    """R135, R152."""
+    assert check._api(version).startswith(told)
+
+
+# Flavors that are there already
+
+
+def listed(**fields):
+    """A flavor gold.s of 2 vCPUs as Nova lists it."""
+    specs = fields.pop("specs", {})
+    return flavors.Listed(
+        id="1",
+        flavor=model.Flavor.of(
+            name="gold.s",
+            vcpus=2,
+            memory_mb=64,
+            disk_gb=0,
+            extra_specs=specs,
+        ),
+        record={
+            "vcpus": 2,
+            "ram": 64,
+            "disk": 0,
+            "ephemeral": 0,
+            "swap": "",
+            **fields,
+        },
+    )
+
+
+def stepped(present, private=False):
+    size = catalogue.Size(name="s", vcpus=2, memory_mb=64, disk_gb=0)
+    (gold, *_) = catalogue.variants(size, b.BUILT_IN_TIERS)
+    classes = frozenset(t.resource_class for t in b.BUILT_IN_TIERS)
+    return flavor_command._step(gold, present, classes, private)
+
+
+def test_a_flavor_that_is_right_lacks_nothing():
+    right = {"resources:CUSTOM_VCPU_GOLD": "2", "quota:cpu_shares": "1024"}
+    assert not stepped(listed(specs=right)).lacking
+    assert set(stepped(listed()).lacking) == set(right)
+
+
+@pytest.mark.parametrize(
+    ("fields", "private", "told"),
+    [
+        ({"ram": 65}, False, "it exists with ram 65 instead of 64"),
+        ({}, True, "it exists and is public"),
+        (
+            {"specs": {"resources:CUSTOM_VCPU_SILVER": "2"}},
+            False,
+            "it exists and requests CUSTOM_VCPU_SILVER, which is another",
+        ),
+        (
+            {"specs": {"quota:cpu_shares": "512"}},
+            False,
+            "it exists with quota:cpu_shares=512 instead of 1024",
+        ),
+    ],
+)
+def test_a_flavor_that_contradicts_its_tier_is_refused(fields, private, told):
+    with pytest.raises(errors.ParameterError) as caught:
+        stepped(listed(**fields), private)
+    assert str(caught.value).startswith(f"flavor gold.s: {told}")
+    assert "Nothing was written" in str(caught.value)
+
+
+def test_a_file_tells_where_telemetry_is(tmp_path):
+    """Watcher's own options are read without Watcher's code."""
+    (tmp_path / "watcher.conf").write_text(
+        "[watcher_datasources]\ndatasources = prometheus\n"
+        "[prometheus_client]\nhost = prom.example.org\nport = 9091\n"
+        "[aetos_client]\ninterface = internal\n"
+    )
+    conf = settings.configuration([str(tmp_path / "watcher.conf")])
+    assert telemetry.preference(conf) == ("prometheus",)
+    source = prometheus.prometheus(conf, None, None)
+    assert source.url.startswith("http://prom.example.org:9091/")
+    assert conf.aetos_client.interface == "internal"
+
+
+def test_without_a_file_telemetry_is_looked_for_as_watcher_does():
+    conf = settings.configuration([])
+    assert telemetry.preference(conf) == ("gnocchi", "aetos")

@@ -12,6 +12,7 @@
 
 """Scenario files as a command line names them."""
 
+import os
 import pathlib
 import sys
 
@@ -60,3 +61,33 @@ def write(name: str, text: str) -> None:
             where=name,
             cure="Name a file that can be written",
         ) from exc
+
+
+def check_writable(*names: str | None) -> None:
+    """Refuse files that cannot be written, before anything takes long.
+
+    Nothing is written, and no file is made.
+
+    :param names: None for a file that is not wanted
+    :raises ScenarioError: for the first that cannot be written
+    """
+    for name in names:
+        if name is None:
+            continue
+        path = pathlib.Path(name)
+        reason = ""
+        try:
+            if path.is_dir():
+                reason = "Is a directory"
+            elif path.exists():
+                reason = "" if os.access(path, os.W_OK) else "Not writable"
+            elif not path.parent.is_dir():
+                reason = f"There is no directory {path.parent}"
+            elif not os.access(path.parent, os.W_OK | os.X_OK):
+                reason = f"The directory {path.parent} is not writable"
+        except (OSError, ValueError) as exc:
+            reason = getattr(exc, "strerror", None) or str(exc)
+        if reason:
+            raise scenario.ScenarioError(
+                reason, where=name, cure="Name a file that can be written"
+            )

@@ -13,6 +13,8 @@
 """``watcher-cputier plan``: what an audit of a scenario would propose."""
 
 import argparse
+import dataclasses
+import functools
 import json
 from typing import Any
 
@@ -20,10 +22,14 @@ from watcher_cputier import diagnosis
 from watcher_cputier import explanation
 from watcher_cputier import lending
 from watcher_cputier import model
+from watcher_cputier import pages
 from watcher_cputier import parameters
 from watcher_cputier import planner
 from watcher_cputier import report
 from watcher_cputier import schedule
+from watcher_cputier import starvation
+from watcher_cputier import suppositions
+from watcher_cputier import whatif
 from watcher_cputier.cli import files
 from watcher_cputier.cli import screen
 from watcher_cputier.cli import settings
@@ -67,6 +73,19 @@ def add_to(commands: Any) -> None:
         help="why the plan does what it does with an instance or a host, "
         "named by name or uuid",
     )
+    command.add_argument(
+        "--what-if",
+        metavar="EDIT",
+        action="append",
+        default=[],
+        help="plan as if something were otherwise; may be given several "
+        f"times. The edits are {', '.join(whatif.FORMS.values())}",
+    )
+    command.add_argument(
+        "--html",
+        metavar="FILE",
+        help="write the plan to this file as a page for a browser, besides",
+    )
     command.set_defaults(run=run)
 
 
@@ -75,9 +94,20 @@ def run(arguments: argparse.Namespace) -> str:
 
     :raises TierError: for a scenario or parameter that cannot be planned on
     """
+    files.check_writable(arguments.html)
     found = files.read(arguments.scenario)
     given = {**found.parameters, **settings.given(arguments.set)}
     params = parameters.Parameters.of(given)
+    supposed = None
+    if arguments.what_if:
+        supposed = whatif.apply(
+            found.cluster,
+            given,
+            whatif.parse(arguments.what_if),
+            expired=budget.Budget(params.time_budget_seconds).search(),
+        )
+        found = dataclasses.replace(found, cluster=supposed.cluster)
+        params = parameters.Parameters.of(supposed.parameters)
     verdict = diagnosis.diagnose(found.cluster, params)
     summary = report.idle(params, found.cluster.telemetry is not None)
     made = planner.Plan()
@@ -90,35 +120,51 @@ def run(arguments: argparse.Namespace) -> str:
         )
         verdict = lending.lend(found.cluster, verdict, params)
         summary = report.summary(found.cluster, verdict, made)
+    if supposed is not None:
+        summary = suppositions.summary(summary)
     explained = None
     if arguments.explain is not None:
         explained = explanation.explain(
             found.cluster, verdict, params, made, arguments.explain
         )
     order = schedule.arrange(found.cluster, made.migrations, verdict, params)
-    if arguments.format == "json":
-        return _document(
-            found.cluster, verdict, made, summary, order, explained
-        )
-    if explained is not None:
-        return screen.rendered(
-            lambda page: _lay_out_why(page, explained, made, summary)
-        )
-    return screen.rendered(
-        lambda page: _lay_out(
-            page, found.cluster, verdict, made, summary, order
-        )
+    document = functools.partial(
+        _document,
+        found.cluster,
+        verdict,
+        params,
+        made,
+        summary,
+        order,
+        explained,
+        supposed,
     )
+    if arguments.html is not None:
+        files.write(arguments.html, pages.plan(document()))
+    if arguments.format == "json":
+        return json.dumps(document(), indent=2) + "\n"
+
+    def lay_out(page: screen.Page) -> None:
+        if supposed is not None:
+            _lay_out_supposed(page, supposed)
+        if explained is not None:
+            _lay_out_why(page, explained, made, summary)
+        else:
+            _lay_out(page, found.cluster, verdict, made, summary, order)
+
+    return screen.rendered(lay_out)
 
 
 def _document(
     cluster: model.Cluster,
     verdict: diagnosis.Diagnosis,
+    params: parameters.Parameters,
     made: planner.Plan,
     summary: str,
     order: schedule.Schedule,
     explained: explanation.OfInstance | explanation.OfHost | None,
-) -> str:
+    supposed: whatif.Hypothesis | None,
+) -> dict[str, Any]:
     tiers = [tier.name for tier in cluster.tiers]
     document = report.plan_document(
         cluster,
@@ -126,11 +172,22 @@ def _document(
         made,
         schedule=order,
         indicators=indicators.values(made, tiers),
+        starved=starvation.judge(cluster, verdict, params),
     )
     document["summary"] = summary
+    if supposed is not None:
+        document["what_if"] = suppositions.document(supposed)
     if explained is not None:
         document["explanation"] = report.explanation_document(explained)
-    return json.dumps(document, indent=2) + "\n"
+    return document
+
+
+def _lay_out_supposed(page: screen.Page, supposed: whatif.Hypothesis) -> None:
+    for title, lines in suppositions.titled(supposed):
+        page.title(title)
+        for line in lines:
+            page.item(line, level=1)
+    page.title("The plan for it")
 
 
 def _lay_out(

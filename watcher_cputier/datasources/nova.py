@@ -41,10 +41,12 @@ UPTIMES = "2.88"
 PAGE = 1000
 
 _POLICIES = {
+    "os-hypervisors": "os_compute_api:os-hypervisors:list",
     "os-hypervisors/detail": "os_compute_api:os-hypervisors:list-detail",
     "os-services": "os_compute_api:os-services:list",
     "servers/detail": "os_compute_api:servers:detail:get_all_tenants",
-    "servers": "os_compute_api:servers:show",
+    "servers": "os_compute_api:servers:index:get_all_tenants",
+    "servers/*": "os_compute_api:servers:show",
     "os-aggregates": "os_compute_api:os-aggregates:index",
     "os-server-groups": "os_compute_api:os-server-groups:index:all_projects",
     "os-migrations": "os_compute_api:os-migrations:index",
@@ -54,6 +56,9 @@ _HOST_KEY = "OS-EXT-SRV-ATTR:host"
 _ROOT_KEY = "OS-EXT-SRV-ATTR:root_device_name"
 _VOLUMES_KEY = "os-extended-volumes:volumes_attached"
 _MIGRATIONS = "/os-migrations"
+_LIVE_MIGRATION = "live-migration"
+# What Nova says where Placement did not hand an allocation to a migration.
+_REFUSED_CLAIM = "Unable to replace instance claim on source"
 # Statuses of migrations after which the server is on the other host.
 _MOVED = {"completed", "confirmed", "done", "finished", "confirming"}
 # Instance actions that start the counters of a guest anew.
@@ -480,6 +485,38 @@ class Nova:
                 )
         return tuple(sorted(found, key=model.Change.order))
 
+    def get_refused_claim(self, uuid: str, since: int) -> int | None:
+        """When Placement refused to let a server go, if it did so last.
+
+        Nova hands a server's allocation to the migration before it moves
+        anything, and says so where Placement does not take that.
+
+        :param since: in seconds since the epoch
+        :returns: when the last live migration ended so; None where it ended
+            otherwise, was before, or Nova does not tell
+        :raises ServiceError: if Nova cannot be asked
+        """
+        path = f"/servers/{uuid}/os-instance-actions"
+        try:
+            tried = [
+                (began, record["request_id"])
+                for record in self.service.items(path, "instanceActions")
+                if record.get("action") == _LIVE_MIGRATION
+                and (began := _epoch(record.get("start_time"))) is not None
+                and began >= since
+            ]
+            if not tried:
+                return None
+            began, request = max(tried)
+            action = self.service.get(f"{path}/{request}")["instanceAction"]
+        except (service.NotFound, service.Forbidden):
+            return None
+        for event in action.get("events") or ():
+            told = f"{event.get('details')} {event.get('traceback')}"
+            if _REFUSED_CLAIM in told:
+                return began
+        return None
+
     def _foreign(self, projects: set[str]) -> bool:
         """Whether one of the projects is not the user's own."""
         return bool(projects) and projects != {self._adapter.get_project_id()}
@@ -558,7 +595,8 @@ def _check_visible(record: Mapping[str, Any]) -> None:
             "servers are listed without their flavors' extra specs",
             where=where,
             cure="Grant Watcher's user the policy "
-            "os_compute_api:os-flavor-extra-specs:index",
+            "os_compute_api:servers:show:flavor-extra-specs (in older "
+            "releases os_compute_api:os-flavor-extra-specs:index)",
         )
 
 

@@ -62,6 +62,7 @@ SURVEY_CLASSES = ("MEMORY_MB", "VCPU", "DISK_GB", "PCPU")
 
 _POLICIES = {
     "allocation_candidates": "placement:allocation_candidates:list",
+    "resource_classes": "placement:resource_classes:list",
     "resource_providers": "placement:resource_providers:list",
     "resource_providers/*/inventories": (
         "placement:resource_providers:inventories:list"
@@ -73,6 +74,7 @@ _POLICIES = {
     "resource_providers/*/allocations": (
         "placement:resource_providers:allocations:list"
     ),
+    "traits": "placement:traits:list",
 }
 
 Allocations = Mapping[str, Mapping[str, int]]

@@ -143,6 +143,52 @@ def prometheus(
     )
 
 
+def named(url: str, conf: cfg.ConfigOpts) -> "Source":
+    """Prometheus at a URL that somebody gives.
+
+    :param url: below which ``api/v1`` is; may have a user and a password
+    :raises ConfigurationError: if it is no such URL
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+    except ValueError as exc:
+        raise errors.ConfigurationError(str(exc), where=url) from exc
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise errors.ConfigurationError(
+            "it is no URL of a Prometheus",
+            where=url,
+            cure="Name one such as http://prometheus.example.org:9090",
+        )
+    user, password = parts.username, parts.password
+    authority = netutils.escape_ipv6(parts.hostname)
+    if port is not None:
+        authority = f"{authority}:{port}"
+    session = ksa_session.Session(
+        auth=(
+            http_basic.HTTPBasicAuth(
+                username=urllib.parse.unquote(user),
+                password=urllib.parse.unquote(password),
+            )
+            if user and password
+            else noauth.NoAuth()
+        )
+    )
+    return Source(
+        "prometheus",
+        _Service(
+            ksa_adapter.Adapter(session=session),
+            "Prometheus",
+            unauthorised="Check user and password in the URL",
+            misplaced="Check the URL",
+        ),
+        f"{parts.scheme}://{authority}{parts.path}",
+        conf,
+        "prometheus_client",
+        None,
+    )
+
+
 def aetos(
     conf: cfg.ConfigOpts, connected: sdk.Connection, deadline: float | None
 ) -> "Source":
@@ -193,11 +239,12 @@ def _option(
     if section not in conf or name not in conf[section]:
         return default
     try:
-        return conf[section][name]
+        found = conf[section][name]
     except (cfg.ConfigFileValueError, ValueError) as exc:
         raise errors.ConfigurationError(
             str(exc), where="watcher.conf"
         ) from exc
+    return default if found is None else found
 
 
 class _Service(service_module.Service):
@@ -645,6 +692,23 @@ class Source:
             what, where=f"{self.service.name} GET {self._url}", cure=cure
         )
 
+    # What others ask for.
+
+    @property
+    def url(self) -> str:
+        """Where it is asked."""
+        return self._url
+
+    def evaluate(
+        self, query: str, at: int
+    ) -> list[tuple[Mapping[str, str], float]]:
+        """(labels, value) of each series that PromQL gives for a moment.
+
+        :param at: in seconds since the epoch
+        :raises ServiceError: if it could not look
+        """
+        return self._vector(None, query, at)
+
     # Whose metrics are shown.
 
     def _check_restriction(self) -> None:
@@ -709,7 +773,7 @@ class Source:
             raise self._unexpected("a series is not of its form") from exc
 
     def _vector(
-        self, metric: telemetry.Metric, query: str, at: int | None
+        self, metric: telemetry.Metric | None, query: str, at: int | None
     ) -> list[tuple[Mapping[str, str], float]]:
         """(labels, value) of each series."""
         found = self._result(metric, query, at, "vector")
@@ -722,7 +786,11 @@ class Source:
             raise self._unexpected("a series is not of its form") from exc
 
     def _result(
-        self, metric: telemetry.Metric, query: str, at: int | None, kind: str
+        self,
+        metric: telemetry.Metric | None,
+        query: str,
+        at: int | None,
+        kind: str,
     ) -> list[Any]:
         params = {
             "query": query,
@@ -735,6 +803,8 @@ class Source:
         except service_module.BadRequest as exc:
             # Aetos makes nonsense of some queries for other projects' users.
             self._check_restriction()
+            if metric is None:
+                raise
             raise self._senseless(metric, exc) from exc
         warnings = [
             str(text)

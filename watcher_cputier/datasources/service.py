@@ -425,6 +425,10 @@ class Service:
         kind = parts[0] if len(parts) < 3 else f"{parts[0]}/*/{parts[-1]}"
         if "detail" in parts:
             kind = f"{parts[0]}/detail"
+        elif len(parts) == 2:
+            kind = next(
+                (k for k in (f"{kind}/*", kind) if k in self._policies), kind
+            )
         return self._policies.get(kind, path)
 
     def unreachable(

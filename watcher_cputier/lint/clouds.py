@@ -33,6 +33,7 @@ _FOUND = {
     "host_without_provider": ERROR,
     "never_reshaped": ERROR,
     "orphan_allocation": ERROR,
+    "placement_keeps_excess": ERROR,
     "shares_not_reported": ERROR,
     "shares_not_requested": ERROR,
     "stale_provider": ERROR,
@@ -42,6 +43,18 @@ _FOUND = {
 
 def _limits(facts: Facts, params: parameters.Parameters) -> Iterator[Issue]:
     """Limits on migrations that contradict one another (R108)."""
+    for name in ("parallel_per_source", "parallel_per_target"):
+        each = getattr(params, name)
+        if each > params.parallel_total:
+            yield Issue(
+                severity=INFO,
+                kind="limits_contradict",
+                subject="audit parameters",
+                why=f"{name} is {each}, and parallel_total "
+                f"{params.parallel_total}: so many never run at the same time",
+                mend=f"Raise parallel_total to {each}, or lower {name}",
+                requirement="R108",
+            )
     nova = facts.nova.live_migrations
     most = max(params.parallel_per_source, 1)
     if nova and nova < most:

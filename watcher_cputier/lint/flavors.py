@@ -34,6 +34,8 @@ Offered = values.Offered
 
 # Shares per vCPU that differ less are a rounding of the same scale.
 _SAME_SCALE = 0.02
+# Units that differ less are the same whole number.
+_WHOLE = 1e-6
 _NUMBER = re.compile(r"^[0-9]+(\.[0-9]+)?$")
 _PLAIN = re.compile(r"^[A-Za-z0-9_.:/=-]+$")
 _WORD = re.compile(r"[A-Za-z0-9]+")
@@ -126,7 +128,9 @@ def _units(facts: Facts, params: parameters.Parameters) -> Iterator[Issue]:
             )
             continue
         if cluster.shares_class is not None:
-            if claim.tier is None:
+            if claim.tier is not None:
+                yield from _fraction(facts, subject, flavor, claim)
+            else:
                 yield Issue(
                     severity=ERROR,
                     kind="unknown_multiplier",
@@ -152,6 +156,30 @@ def _units(facts: Facts, params: parameters.Parameters) -> Iterator[Issue]:
                 mend=_set(flavor, {name: str(flavor.vcpus)}) + _RESIZE,
                 requirement="R45",
             )
+
+
+def _fraction(
+    facts: Facts,
+    subject: str,
+    flavor: model.Flavor,
+    claim: accounting.Claim,
+) -> Iterator[Issue]:
+    """A multiplier that makes no whole number of units (R53)."""
+    tier = facts.cluster.tier_by_name[claim.tier or ""]
+    exact = tier.multiplier * flavor.vcpus
+    if abs(exact - claim.units) < _WHOLE:
+        return
+    yield Issue(
+        severity=WARNING,
+        kind="fractional_units",
+        subject=subject,
+        why=f"{flavor.vcpus} vCPUs of {tier.name} are {exact:g} units, and it "
+        f"requests {claim.units}: Placement counts whole ones, so that the "
+        "rounding is sold or lost with each instance",
+        mend=f"[cputier_tier_{tier.name}] multiplier = a number of which "
+        f"{flavor.vcpus} make a whole one, and the flavors with it",
+        requirement="R53",
+    )
 
 
 def _shares(facts: Facts, params: parameters.Parameters) -> Iterator[Issue]:
@@ -365,16 +393,25 @@ def _names(facts: Facts, params: parameters.Parameters) -> Iterator[Issue]:
     """Names that tell another tier (R50)."""
     cluster = facts.cluster
     for one in facts.flavors:
-        told = _named_tier(cluster, one.name)
         tier = offer.tier_of(cluster, one.flavor)
-        if told is None or tier is None or told.name == tier:
+        wrong = [
+            (what, named)
+            for what, text in (
+                ("name", one.name),
+                ("description", one.description),
+            )
+            if (named := _named_tier(cluster, text)) is not None
+            and tier not in (None, named.name)
+        ]
+        if not wrong:
             continue
+        what, told = wrong[0]
         yield Issue(
             severity=WARNING,
             kind="name_tells_another_tier",
             subject=f"flavor {one.name}",
-            why=f"it is {tier}, and its name says {told.name}: people choose "
-            "flavors by their names",
+            why=f"it is {tier}, and its {what} says {told.name}: people "
+            "choose flavors by that",
             mend="Correct the request ("
             + _set(one.flavor, _request(facts, told, one.flavor.vcpus))
             + f", and take that of {tier} out), or make it anew under "
@@ -424,18 +461,33 @@ def _compared(
         ("GB of disk", one.root_gb, other.root_gb),
         ("GB of ephemeral disk", one.ephemeral_gb, other.ephemeral_gb),
         ("MB of swap", one.swap_mb, other.swap_mb),
+        ("as rxtx_factor", one.rxtx_factor, other.rxtx_factor),
     ):
         if mine != theirs:
             yield Issue(
                 severity=WARNING,
                 kind="variants_differ",
                 subject=f"flavor {one.name}",
-                why=f"it has {mine} {what}, and {other.name} has {theirs}: "
-                "variants of a size differ in their tier alone",
+                why=f"it has {mine:g} {what}, and {other.name} has "
+                f"{theirs:g}: variants of a size differ in their tier alone",
                 mend=f"openstack flavor delete {_quoted(one.name)}, and make "
                 "it anew with openstack tier flavor create",
                 requirement="R51",
             )
+    if one.public != other.public:
+        access = "public" if other.public else "private"
+        yield Issue(
+            severity=WARNING,
+            kind="variants_differ",
+            subject=f"flavor {one.name}",
+            why=f"it is {'public' if one.public else 'private'}, and "
+            f"{other.name} is {access}: variants of a size differ in their "
+            "tier alone",
+            mend="Nova does not change that of a flavor: openstack flavor "
+            f"delete {_quoted(one.name)}, and make it anew with openstack "
+            "tier flavor create",
+            requirement="R51",
+        )
     own, others = _other_specs(cluster, one), _other_specs(cluster, other)
     for key in sorted(own.keys() | others.keys()):
         wanted = others.get(key)

@@ -63,10 +63,12 @@ def _inventories(
 def _inventory(
     host: model.Host, tier: model.Tier, subject: str, generate: str
 ) -> Iterator[Issue]:
+    totals = []
     for provider in host.providers:
         inventory = provider.inventories.get(tier.resource_class)
         if inventory is None or inventory.total is None:
             continue
+        totals.append(inventory.total)
         if inventory.allocation_ratio != 1.0:
             yield Issue(
                 severity=WARNING,
@@ -78,15 +80,15 @@ def _inventory(
                 mend="allocation_ratio: 1.0 in its provider.yaml",
                 requirement="R22",
             )
-        cpus = host.shared_cpus
-        if cpus is None or inventory.total == cpus:
-            continue
-        more = inventory.total > cpus
+    # One total of all its providers, which may be nodes of its memory.
+    cpus, total = host.shared_cpus, sum(totals)
+    if totals and cpus is not None and total != cpus:
+        more = total > cpus
         yield Issue(
             severity=WARNING if more else INFO,
             kind="units_differ_from_cpus",
             subject=subject,
-            why=f"it offers {inventory.total} units of {tier.name} on {cpus} "
+            why=f"it offers {total} units of {tier.name} on {cpus} "
             "shared CPUs: "
             + (
                 "the tier alone over-subscribes it; its provider.yaml may be "
@@ -116,32 +118,33 @@ def _vcpus(facts: Facts, params: parameters.Parameters) -> Iterator[Issue]:
     ):
         return
     for host in cluster.hosts:
-        inventories = {
-            name: inventory
+        classes = {tier.resource_class for tier in cluster.tiers}
+        sold = sum(
+            values.whole(inventory)
             for provider in host.providers
             for name, inventory in provider.inventories.items()
-        }
-        sold = sum(
-            values.whole(inventories[tier.resource_class])
-            for tier in cluster.tiers
-            if tier.resource_class in inventories
+            if name in classes
         )
-        vcpu = inventories.get("VCPU")
+        having = [
+            provider.inventories["VCPU"]
+            for provider in host.providers
+            if "VCPU" in provider.inventories
+        ]
         cpus = host.shared_cpus
-        if vcpu is None or not sold or not cpus or values.whole(vcpu) == sold:
+        whole = sum(map(values.whole, having))
+        if not having or not sold or not cpus or whole == sold:
             continue
-        less = values.whole(vcpu) < sold
+        less = whole < sold
         yield Issue(
             severity=WARNING,
             kind="vcpu_ratio",
             subject=f"host {host.name}",
-            why=f"its VCPU inventory holds {values.whole(vcpu)} (ratio "
-            f"{vcpu.allocation_ratio:g}) and its tiers {sold}: "
+            why=f"its VCPU inventory holds {whole} (ratio "
+            f"{having[0].allocation_ratio:g}) and its tiers {sold}: "
             + (
                 "VCPU runs out before the tiers are full"
                 if less
-                else f"{values.whole(vcpu) - sold} are open to instances of "
-                "no tier"
+                else f"{whole - sold} are open to instances of no tier"
             ),
             mend=f"[DEFAULT] cpu_allocation_ratio = {sold / cpus:g} in its "
             "nova.conf",

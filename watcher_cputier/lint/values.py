@@ -54,6 +54,8 @@ class Offered:
     ephemeral_gb: int = 0
     swap_mb: int = 0
     public: bool = True
+    rxtx_factor: float = 1.0
+    description: str = ""
 
     @property
     def name(self) -> str:

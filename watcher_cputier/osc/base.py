@@ -28,6 +28,7 @@ from watcher_cputier.cli import settings as told
 from watcher_cputier.datasources import cloud
 from watcher_cputier.osc import client
 from watcher_cputier.osc import picture
+from watcher_cputier.osc import progress
 from watcher_cputier.osc import settings
 
 Rows = tuple[Sequence[str], Iterable[Sequence[Any]]]
@@ -106,8 +107,25 @@ class Numbers(columns.FormattableColumn[Sequence[int]]):
         return list(self._value)
 
 
+def add_html(parser: argparse.ArgumentParser) -> None:
+    """Add the option for a page."""
+    parser.add_argument(
+        "--html",
+        metavar="<file>",
+        help="write this file as well: a page for a browser, complete in "
+        "itself, that shows the same in pictures",
+    )
+
+
 class Command(command.Command):
-    """A command that knows the tiers."""
+    """A command that knows the tiers.
+
+    :cvar patient: whether it may take long, so that a terminal is told what
+        it waits for; such a command writes to standard output at its end
+    """
+
+    patient = False
+    _progress: progress.Progress | None = None
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """The options that every command of the group has."""
@@ -147,8 +165,29 @@ class Command(command.Command):
         """
         return settings.configuration(parsed_args.tier_config)
 
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Run it, and tell a terminal what it waits for."""
+        # Neither for --quiet nor between the lines of --verbose.
+        if self.patient and self.app.options.verbose_level == 1:
+            self._progress = progress.Progress(
+                self.app.stderr, lambda: self.reader.reading
+            )
+            self._progress.start()
+        try:
+            status: int = super().run(parsed_args)
+        finally:
+            self._settle()
+        return status
+
+    def _settle(self) -> None:
+        """From here on there is something to say."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
     def tell(self, text: str, level: int = 0) -> None:
         """Prose beside the output, on standard error."""
+        self._settle()
         line = "  " * level + screen.printable(text)
         self.app.stderr.write(line + "\n")
 
@@ -156,9 +195,25 @@ class Command(command.Command):
 class Lister(Command, command.Lister):
     """A command that lists rows."""
 
+    patient = True
+
+    def produce_output(self, *arguments: Any) -> int:
+        """The rows."""
+        self._settle()
+        status: int = super().produce_output(*arguments)
+        return status
+
 
 class ShowOne(Command, command.ShowOne):
     """A command that shows one object."""
+
+    patient = True
+
+    def produce_output(self, *arguments: Any) -> int:
+        """The fields."""
+        self._settle()
+        status: int = super().produce_output(*arguments)
+        return status
 
 
 class Judging(Command):
@@ -198,4 +253,6 @@ class Judging(Command):
         """
         params = self.parameters(parsed_args)
         conf = self.configuration(parsed_args)
-        return picture.get_picture(self.connection, self.reader, conf, params)
+        return picture.get_picture(
+            self.connection, self.reader, conf, params, whole=whole
+        )

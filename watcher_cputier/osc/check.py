@@ -24,9 +24,13 @@ from openstack import connection as sdk
 from oslo_config import cfg
 
 from watcher_cputier import accounting
+from watcher_cputier import diagnosis
 from watcher_cputier import errors
+from watcher_cputier import model
 from watcher_cputier import parameters
 from watcher_cputier.conf import tiers as tiers_conf
+from watcher_cputier.datasources import candidates
+from watcher_cputier.datasources import nova
 from watcher_cputier.datasources import service
 from watcher_cputier.datasources import telemetry
 from watcher_cputier.osc import base
@@ -36,6 +40,7 @@ from watcher_cputier.osc import settings
 WORKS = "works"
 FAILS = "fails"
 ABSENT = "absent"
+UNKNOWN = "unknown"
 _WATCHER = "infra-optim"
 STRATEGY = "domain_capacity_enforcement"
 _UNKNOWN_CLASS = (
@@ -53,10 +58,28 @@ _WATCHER_POLICIES = {
     "strategies": "Give the user the policy `strategy:get_all`",
     "services": "Give the user the policy `service:get_all`",
 }
+# {service: ((microversion, what is not known to an older one), ...)}
+_MATRIX = {
+    "Nova": (
+        (nova.OWN_GROUP, "server groups of other projects"),
+        (nova.PINNED_ZONE, "the zone that an instance is pinned to"),
+        (nova.IMAGES, "properties of images, which Glance is asked for"),
+    ),
+}
+# Watcher's API from which on actions are skipped and failures are told.
+_WATCHER_API = (1, 5)
+_API_HEADER = "OpenStack-API-Maximum-Version"
+_ENGINE = "watcher_workflow_engines.taskflow"
+_KEEPS_EXCESS = "placement_keeps_excess"
+_SHEDDING = (
+    "no refusal within the last day. Placement does not tell its release: "
+    "before 14.0.0 (2025.2) nothing can leave a host that is over its "
+    "capacity by live migration"
+)
 _Row = tuple[str, str, str]
 
 
-class Check(base.Lister):
+class Check(base.Judging, base.Lister):
     """Check access, versions, tiers and Watcher; exit status 1 if one fails.
 
     Each kind of request that an audit sends is tried as the user who runs
@@ -83,6 +106,7 @@ class Check(base.Lister):
             WORKS,
             importlib.metadata.version("watcher-cputier"),
         )
+        params = self.parameters(parsed_args)
         conf: cfg.ConfigOpts | None = None
         try:
             conf = self.configuration(parsed_args)
@@ -105,25 +129,50 @@ class Check(base.Lister):
             yield from rows
         if conf is not None and usable:
             yield from self._classes(catalogue)
-            yield from self._telemetry(conf)
+            yield from self._cloud(conf, params)
         yield from _watcher(self.connection)
+        if conf is not None:
+            yield _workers(conf, params)
 
-    def _telemetry(self, conf: cfg.ConfigOpts) -> Iterator[_Row]:
-        """Whether starvation can be judged (N11)."""
+    def _cloud(
+        self, conf: cfg.ConfigOpts, params: parameters.Parameters
+    ) -> Iterator[_Row]:
+        """What reading the cloud tells."""
         try:
             cluster = picture.get_cluster(
                 self.reader,
                 conf,
-                details=lambda seen: (),
+                details=lambda seen: (
+                    host.uuid
+                    for host in seen.hosts
+                    if candidates.overfull(host)
+                ),
                 history_seconds=picture.DAY_SECONDS,
             )
+        except errors.TierError as exc:
+            yield "quotas", FAILS, str(exc)
+            return
+        yield _quotas(cluster, params)
+        refused = [f.text for f in cluster.findings if f.kind == _KEEPS_EXCESS]
+        if refused:
+            yield "shedding", FAILS, " ".join(refused)
+        else:
+            yield "shedding", UNKNOWN, _SHEDDING
+        yield from self._telemetry(conf, params, cluster)
+
+    def _telemetry(
+        self,
+        conf: cfg.ConfigOpts,
+        params: parameters.Parameters,
+        cluster: model.Cluster,
+    ) -> Iterator[_Row]:
+        """Whether starvation can be judged (N11)."""
+        try:
             source = telemetry.Reader(
                 conf, self.connection, self.reader.next_deadline()
             )
             _, findings = source.get_telemetry(
-                cluster,
-                parameters.Parameters.of(),
-                cluster.taken_at or int(time.time()),
+                cluster, params, cluster.taken_at or int(time.time())
             )
         except telemetry.NotDeployed as exc:
             yield "telemetry", ABSENT, f"{exc}. Starvation cannot be judged"
@@ -179,11 +228,15 @@ def _service(
         )
     elif not found:
         version = one.microversion
-        yield (
-            one.name,
-            WORKS,
-            f"microversion {version}" if version else "it answers",
-        )
+        told = f"microversion {version}" if version else "it answers"
+        lacking = [
+            what
+            for least, what in _MATRIX.get(one.name, ())
+            if one.version < least
+        ]
+        if lacking:
+            told += f", which does not tell {', '.join(lacking)}"
+        yield one.name, WORKS, told
     for exc in found:
         yield one.name, FAILS, str(exc)
 
@@ -199,6 +252,7 @@ def _watcher(connected: sdk.Connection) -> Iterator[_Row]:
         endpoint_override=region.get_endpoint(_WATCHER),
     )
     documents = {}
+    version = ""
     for what, cure in _WATCHER_POLICIES.items():
         try:
             answer = adapter.get(f"/v1/{what}", raise_exc=False)
@@ -216,9 +270,14 @@ def _watcher(connected: sdk.Connection) -> Iterator[_Row]:
             )
             return
         documents[what] = answer.json()[what]
+        version = answer.headers.get(_API_HEADER, "").rpartition(" ")[2]
     names = {one["name"] for one in documents["strategies"]}
     if STRATEGY in names:
-        yield "Watcher", WORKS, f"it has the strategy {STRATEGY}"
+        yield (
+            "Watcher",
+            WORKS,
+            f"it has the strategy {STRATEGY}; {_api(version)}",
+        )
     else:
         yield (
             "Watcher",
@@ -231,3 +290,68 @@ def _watcher(connected: sdk.Connection) -> Iterator[_Row]:
             WORKS if one["status"] == "ACTIVE" else FAILS,
             f"{one['status'].lower()} on {one['host']}",
         )
+
+
+def _api(version: str) -> str:
+    """What a Watcher of this API version does."""
+    known = tuple(int(part) for part in version.split(".") if part.isdigit())
+    if not known:
+        return "it does not tell its API's version"
+    if known >= _WATCHER_API:
+        return f"API {version}"
+    return (
+        f"API {version}, before 2025.2: an action that is out of date fails "
+        "and is not skipped, and why an audit failed is in the decision "
+        "engine's log alone"
+    )
+
+
+def _quotas(cluster: model.Cluster, params: parameters.Parameters) -> _Row:
+    """Whether hosts can be judged at all, as an audit would."""
+    try:
+        verdict = diagnosis.diagnose(cluster, params)
+    except errors.TierError as exc:
+        return "quotas", FAILS, str(exc)
+    unknown = {
+        host
+        for (host, _), quota in verdict.quotas.items()
+        if quota.units is None and not quota.unlimited
+    }
+    told = f"{len(cluster.hosts)} hosts are judged"
+    if unknown:
+        told += (
+            f"; some quota is unknown of {errors.some(sorted(unknown))}: "
+            "`openstack tier lint` says which"
+        )
+    return "quotas", WORKS, told
+
+
+def _workers(conf: cfg.ConfigOpts, params: parameters.Parameters) -> _Row:
+    """How many migrations the applier runs at the same time (R108).
+
+    No API tells it. The file is the applier's where both run from one.
+    """
+    name = "applier workers"
+    wanted = params.parallel_total
+    option = f"[{_ENGINE}] max_workers"
+    try:
+        conf.register_opts([cfg.IntOpt("max_workers")], group=_ENGINE)
+        workers: int | None = conf[_ENGINE].max_workers
+    except (cfg.DuplicateOptError, cfg.ConfigFileValueError) as exc:
+        return name, FAILS, f"{option} cannot be read: {exc}"
+    if workers is None:
+        told = (
+            f"{option} is not set in the files that were read: its default is "
+            "the number of CPUs where the applier runs. An audit plans "
+            f"{wanted} migrations at the same time (parallel_total)"
+        )
+        return name, UNKNOWN, told
+    if workers < wanted:
+        told = (
+            f"{option} is {workers}, and an audit plans {wanted} migrations "
+            "at the same time: a plan takes longer than expected. Set it to "
+            f"{wanted} where the applier runs, or the audit parameter "
+            f"parallel_total to {workers}"
+        )
+        return name, FAILS, told
+    return name, WORKS, f"{option} is {workers}, parallel_total {wanted}"

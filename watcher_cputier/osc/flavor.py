@@ -128,17 +128,17 @@ class CreateFlavor(base.Lister):
             size,
             _chosen(told.tiers, parsed_args.tier),
             scheme=parsed_args.name,
-            shares_class=(
-                told.shares_class or accounting.SHARES_CLASSES[1]
-                if told.mode == "shares"
-                else None
-            ),
+            shares_class=self._shares_class(told),
             cgroup_version=conf[tiers_conf.GROUP].cgroup_version,
         )
         there = {
             one.flavor.name: one for one in flavors.get_flavors(self.reader)
         }
-        steps = [_step(one, there.get(one.name)) for one in wanted]
+        classes = frozenset(tier.resource_class for tier in told.tiers)
+        steps = [
+            _step(one, there.get(one.name), classes, parsed_args.private)
+            for one in wanted
+        ]
         ids = {
             step.variant.name: step.present.id if step.present else None
             for step in steps
@@ -170,6 +170,48 @@ class CreateFlavor(base.Lister):
                 )
                 for step in steps
             ],
+        )
+
+    def _shares_class(self, told: tiers_conf.Catalogue) -> str | None:
+        """The one class of all tiers; None with a class per tier.
+
+        :raises ServiceError: if Placement cannot be asked
+        """
+        if told.mode == "shares" and told.shares_class is None:
+            # Nova's own name is not one that Placement knows yet.
+            return accounting.SHARES_CLASSES[1]
+        present = self._present(told) if told.mode == "auto" else frozenset()
+        return accounting.choose(
+            told.tiers, present, told.mode, told.shares_class
+        ).shares_class
+
+    def _present(self, told: tiers_conf.Catalogue) -> frozenset[str]:
+        """Classes that may count tiers and that some host has units of.
+
+        An audit goes by what hosts report. Before any does, what Placement
+        knows tells what the operator means.
+        """
+        placement = self.reader.placement.service
+        known = frozenset(
+            one["name"]
+            for one in placement.items("/resource_classes", "resource_classes")
+        )
+        shares = (
+            (told.shares_class,)
+            if told.shares_class
+            else accounting.SHARES_CLASSES
+        )
+        if not known.intersection(shares):
+            return known
+        return frozenset(
+            name
+            for name in (*shares, *(t.resource_class for t in told.tiers))
+            if name in known
+            and placement.items(
+                "/resource_providers",
+                "resource_providers",
+                {"resources": f"{name}:1"},
+            )
         )
 
     def _write(self, step: Step, private: bool) -> str:
@@ -288,10 +330,15 @@ def _chosen(
 
 
 def _step(
-    variant: variants_of.Variant, present: flavors.Listed | None
+    variant: variants_of.Variant,
+    present: flavors.Listed | None,
+    classes: frozenset[str],
+    private: bool,
 ) -> Step:
     """What a variant lacks.
 
+    :param classes: of all tiers, each with its own
+    :param private: whether it shall not be for all projects
     :raises ParameterError: if the flavor of that name is something else
     """
     if present is None:
@@ -312,7 +359,24 @@ def _step(
                 cure="Name the size otherwise, or delete the flavor. Nothing "
                 "was written",
             )
+    if private and record.get("os-flavor-access:is_public", True):
+        raise errors.ParameterError(
+            "it exists and is public, which cannot be changed",
+            where=f"flavor {variant.name}",
+            cure="Name the size otherwise, or delete the flavor. Nothing was "
+            "written",
+        )
     specs = present.flavor.extra_specs
+    for name in sorted(classes & present.flavor.resources.keys()):
+        key = f"resources:{name}"
+        if key not in variant.extra_specs:
+            raise errors.ParameterError(
+                f"it exists and requests {name}, which is another tier's",
+                where=f"flavor {variant.name}",
+                cure=f"Take it out (`openstack flavor unset {variant.name} "
+                f"--property {key}`) and resize its instances. Nothing was "
+                "written",
+            )
     wrong = {
         key: value
         for key, value in variant.extra_specs.items()

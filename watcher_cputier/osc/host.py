@@ -19,6 +19,10 @@ from typing import Any
 
 from watcher_cputier import model
 from watcher_cputier import offer
+from watcher_cputier import pages
+from watcher_cputier import report
+from watcher_cputier import starvation
+from watcher_cputier.cli import files
 from watcher_cputier.osc import base
 from watcher_cputier.osc import picture
 
@@ -52,13 +56,36 @@ class ListHost(base.Judging, base.Lister):
             action="append",
             help="only hosts in this state; may be given several times",
         )
+        base.add_html(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> base.Rows:
         """One row for each host and tier."""
+        files.check_writable(parsed_args.html)
         seen = self.picture(parsed_args, whole=False)
         names = [seen.host(name).name for name in parsed_args.host or ()]
+        seen.check_accounts(parsed_args.tier or ())
         lacks = _lacks(seen)
+        found = [
+            one
+            for one in offer.standings(seen.cluster, seen.diagnosis)
+            if (not names or one.host in names)
+            and _among(one.account, parsed_args.tier)
+            and _among(one.state, parsed_args.state)
+        ]
+        if parsed_args.html is not None:
+            document = report.hosts_document(
+                seen.cluster,
+                seen.diagnosis,
+                starvation.judge(
+                    seen.cluster,
+                    seen.diagnosis,
+                    self.parameters(parsed_args),
+                ),
+                hosts={one.host for one in found},
+                accounts=parsed_args.tier,
+            )
+            files.write(parsed_args.html, pages.hosts(document))
         return (
             (
                 "Host",
@@ -80,10 +107,7 @@ class ListHost(base.Judging, base.Lister):
                     one.state,
                     *_told(lacks, one),
                 )
-                for one in offer.standings(seen.cluster, seen.diagnosis)
-                if (not names or one.host in names)
-                and _among(one.account, parsed_args.tier)
-                and _among(one.state, parsed_args.state)
+                for one in found
             ],
         )
 
@@ -223,6 +247,7 @@ def _split(one: offer.Split) -> dict[str, float | None]:
         "loaded_percent": _rounded(one.loaded_percent, 1),
         "used_cpus": _rounded(one.used_cpus),
         "borrowed_cpus": _rounded(one.borrowed_cpus),
+        "from_higher_cpus": _rounded(one.from_higher_cpus),
     }
 
 

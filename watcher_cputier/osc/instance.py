@@ -56,6 +56,7 @@ class ListInstance(base.Judging, base.Lister):
             host = seen.host(parsed_args.host).name
             wanted = [one for one in wanted if one.host == host]
         if parsed_args.tier is not None:
+            seen.check_accounts([parsed_args.tier])
             wanted = [one for one in wanted if one.tier == parsed_args.tier]
         if parsed_args.untiered:
             wanted = [one for one in wanted if one.tier is None]

@@ -159,6 +159,8 @@ def _offered(one: flavors.Listed) -> lint.Offered:
         ephemeral_gb=int(record["ephemeral"]),
         swap_mb=int(record.get("swap") or 0),
         public=bool(record.get("os-flavor-access:is_public", True)),
+        rxtx_factor=float(record.get("rxtx_factor") or 1.0),
+        description=str(record.get("description") or ""),
     )
 
 
@@ -193,7 +195,10 @@ def _nova_options(names: list[str]) -> lint.NovaOptions:
         for name in names:
             pathlib.Path(name).read_bytes()
         conf(args=[], default_config_files=names, default_config_dirs=[])
-        conf.register_opts([cfg.IntOpt("max_concurrent_live_migrations")])
+        # Where the file is silent Nova has its own default.
+        conf.register_opts(
+            [cfg.IntOpt("max_concurrent_live_migrations", default=1)]
+        )
         conf.register_opts([cfg.StrOpt("cpu_shared_set")], group="compute")
         conf.register_opts(
             [cfg.BoolOpt("report_vcpu_shares")], group="libvirt"

@@ -62,6 +62,18 @@ class Picture:
             cure="Name one that `openstack tier host list` shows",
         )
 
+    def check_accounts(self, named: Iterable[str]) -> None:
+        """Refuse what is neither a tier nor the class of all tiers.
+
+        :raises ParameterError: with the names that would be right
+        """
+        for name in named:
+            if name not in self.cluster.accounts:
+                raise errors.ParameterError(
+                    f"there is no tier {name!r}",
+                    cure=f"The tiers are {', '.join(self.cluster.accounts)}",
+                )
+
     def instance(self, named: str) -> model.Instance:
         """The instance of a name or uuid.
 

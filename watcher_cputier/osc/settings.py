@@ -28,6 +28,7 @@ from watcher_cputier import errors
 from watcher_cputier import parameters
 from watcher_cputier.conf import telemetry as telemetry_conf
 from watcher_cputier.conf import tiers as tiers_conf
+from watcher_cputier.conf import watcher as watcher_conf
 
 LOG = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ def configuration(named: Sequence[str] | None) -> cfg.ConfigOpts:
         )
         tiers_conf.register(conf)
         telemetry_conf.register(conf)
+        watcher_conf.register(conf)
     except (cfg.Error, OSError) as exc:
         raise errors.ConfigurationError(
             str(exc).replace("\n", " "),

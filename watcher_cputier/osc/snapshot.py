@@ -29,6 +29,8 @@ class SaveSnapshot(base.Judging):
     ``watcher-cputier plan --scenario <file>`` plans on it without a cloud.
     """
 
+    patient = True
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """The options."""
         parser = super().get_parser(prog_name)
