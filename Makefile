@@ -83,6 +83,7 @@ test: $(RUN_STAMP) ## Run all tests: unit, property, scenarios, functional
 	@$(BIN) $(PYTEST) $(QUICK)
 	@$(BIN) $(PYTEST) $(PLUGINS)
 	@$(BIN) $(PYTEST) tests/functional
+	@$(MAKE) test-old-placement
 
 .PHONY: unit
 unit: $(RUN_STAMP) ## Run the tests that need no services
