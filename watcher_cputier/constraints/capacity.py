@@ -204,6 +204,8 @@ def _traits_match(
     group: model.RequestGroup,
     providers: tuple[model.Provider, ...] | list[model.Provider],
 ) -> bool:
+    if not group.required_traits and not group.forbidden_traits:
+        return True
     traits = frozenset().union(*(p.traits for p in providers))
     return group.required_traits <= traits and not (
         group.forbidden_traits & traits
