@@ -162,31 +162,10 @@ class Sight:
 
     @functools.cached_property
     def starving(self) -> Mapping[Place, tuple[starvation.Condition, ...]]:
-        """Starved instances, where anybody was judged.
-
-        A place without instances has none that is starved; one where
-        nothing is known of any of them is left out.
-        """
+        """Starved instances, where anybody was judged."""
         if self.starved is None:
             return {}
-        found: dict[Place, list[starvation.Condition]] = {}
-        names = [tier.name for tier in self.cluster.tiers]
-        for host in self.cluster.hosts:
-            if not host.in_scope:
-                continue
-            here = self.cluster.instances_by_host.get(host.name, ())
-            for name in names:
-                verdicts = {
-                    self.starved.verdicts.get(one.uuid, starvation.UNKNOWN)
-                    for one in here
-                    if one.tier == name
-                }
-                if verdicts != {starvation.UNKNOWN}:
-                    found[host.name, name] = []
-        for one in self.starved.starved:
-            if one.instance.tier is not None:
-                found[one.instance.host, one.instance.tier].append(one)
-        return {place: tuple(those) for place, those in found.items()}
+        return starvation.by_place(self.cluster, self.starved)
 
     @functools.cached_property
     def unjudged(self) -> Mapping[Place, int]:

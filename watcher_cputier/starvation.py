@@ -523,3 +523,34 @@ def _findings(sight: Sight, running: int, fit: int) -> Iterable[model.Finding]:
             "take CPUs that were sold to nobody: "
             f"{errors.some(mixed)}. Keep them on hosts of their own.",
         )
+
+
+def by_place(
+    cluster: model.Cluster, found: Starvation
+) -> Mapping[tuple[str, str], tuple[Condition, ...]]:
+    """Starved instances of hosts in scope, where anybody was judged.
+
+    :returns: {(host, tier): those}. A place without instances has none that
+        is starved; one where nothing is known of any of them is left out
+    """
+    if found.abstained:
+        return model.frozen_map()
+    places: dict[tuple[str, str], list[Condition]] = {}
+    for host in cluster.hosts:
+        if not host.in_scope:
+            continue
+        here = cluster.instances_by_host.get(host.name, ())
+        for tier in cluster.tiers:
+            verdicts = {
+                found.verdicts.get(one.uuid, UNKNOWN)
+                for one in here
+                if one.tier == tier.name
+            }
+            if verdicts != {UNKNOWN}:
+                places[host.name, tier.name] = []
+    for one in found.starved:
+        if one.instance.tier is not None:
+            places[one.instance.host, one.instance.tier].append(one)
+    return model.frozen_map(
+        {place: tuple(those) for place, those in places.items()}
+    )

@@ -83,7 +83,7 @@ _OPTIONS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 # A comma separates where an option follows; names may have commas.
 _SEPARATOR = re.compile(r",(?=[a-z-]+=)")
-_DIGITS = re.compile(r"^[0-9]{1,9}$")
+_DIGITS = re.compile(r"^[0-9]{1,10}$")
 _HOST_NAME = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
 _MOST_INSTANCES = 100_000
 # Of units of a class; Placement takes no total above it.

@@ -861,7 +861,7 @@ def test_flavor_create_makes_one_variant_a_tier_and_once(
     )
 
     tried = openstack(*words, "--dry-run")
-    assert {row["Result"] for row in tried.rows} == {"created"}
+    assert {row["Result"] for row in tried.rows} == {"to be created"}
     assert not _flavors(cloud, "big")
     made = openstack(*words)
     mark = cloud.mark()

@@ -363,9 +363,10 @@ def test_compute_hosts_need_nothing_of_watcher():
 def test_samples_are_packaged():
     parser = configparser.ConfigParser(delimiters=("=",))
     parser.read(ceilometer_agent.PROJECT / "setup.cfg")
-    target, _, pattern = parser["files"]["data_files"].partition(" = ")
-    assert target.strip() == "share/watcher-cputier/ceilometer"
-    packaged = set(ceilometer_agent.PROJECT.glob(pattern.strip()))
+    lines = parser["files"]["data_files"].strip().splitlines()
+    patterns = dict(line.split(" = ") for line in lines)
+    pattern = patterns["share/watcher-cputier/ceilometer"]
+    packaged = set(ceilometer_agent.PROJECT.glob(pattern))
     assert packaged == set(ceilometer_agent.SAMPLES.iterdir())
 
 

@@ -916,7 +916,13 @@ def test_since_is_a_time_or_an_age(told_since: str, expected: float) -> None:
     assert command._since(told_since, NOW) == expected
 
 
-@pytest.mark.parametrize("wrong", ["yesterday", "24", "-3h", "2026-11-22"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *("yesterday", "24", "-3h", "2026-11-22"),
+        *("99999999999w", "0001-01-01T00:00+14:00", "\u0663h"),
+    ],
+)
 def test_a_since_that_is_neither_is_told(wrong: str) -> None:
     with pytest.raises(errors.ParameterError, match="--since") as caught:
         command._since(wrong, NOW)

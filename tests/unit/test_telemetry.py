@@ -215,6 +215,14 @@ def test_what_is_named_is_not_passed_over(install: Install) -> None:
         read(reader)
 
 
+def test_a_cloud_that_has_none_of_them_is_told_as_such(
+    install: Install,
+) -> None:
+    reader = install({"one": absent, "two": absent}, ("one", "two"))
+    with pytest.raises(telemetry.NotDeployed, match="it is not here"):
+        read(reader)
+
+
 def test_what_fails_is_not_passed_over(install: Install) -> None:
     def failing(*_args: Any) -> Any:
         raise errors.ServiceError("it is down", where="One")

@@ -498,7 +498,7 @@ def test_the_program_says_that_it_is_not_so(tmp_path, capsys):
     assert main.main([*words, "--what-if", "drain=q"]) == 2
     wrong = capsys.readouterr()
     edits = ["--what-if", "add-instances=9,flavor=gold.8"]
-    assert main.main([*words, *edits, "--format", "json"]) == 0
+    assert main.main([*words, *edits, "--format", "json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert main.main([*words, "--format", "json"]) == 0
     plain = json.loads(capsys.readouterr().out)

@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = arguments.run(arguments)
         sys.stdout.write(screen.encodable(text, sys.stdout.encoding))
         sys.stdout.flush()
+        status: int = getattr(arguments, "status", 0)
     except errors.TierError as exc:
         _complain(str(exc))
         return 2
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return _INTERRUPTED
-    return 0
+    return status
 
 
 def parser() -> argparse.ArgumentParser:

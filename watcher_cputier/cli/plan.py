@@ -108,6 +108,8 @@ def run(arguments: argparse.Namespace) -> str:
         )
         found = dataclasses.replace(found, cluster=supposed.cluster)
         params = parameters.Parameters.of(supposed.parameters)
+        # Somebody has no host then.
+        arguments.status = int(not supposed.fits)
     verdict = diagnosis.diagnose(found.cluster, params)
     summary = report.idle(params, found.cluster.telemetry is not None)
     made = planner.Plan()

@@ -330,7 +330,8 @@ class Reader:
         there = [exc for exc in failures if not isinstance(exc, NotDeployed)]
         if len(there) == 1:
             raise there[0]
-        raise NoData(
+        kind = NoData if there else NotDeployed
+        raise kind(
             "; ".join(str(exc).rstrip(".") for exc in there or failures)
         )
 

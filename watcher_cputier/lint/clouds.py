@@ -101,7 +101,7 @@ def _found(facts: Facts, params: parameters.Parameters) -> Iterator[Issue]:
             kind="not_judged",
             subject="cloud",
             why=facts.unjudged,
-            mend="An audit fails for the same reason",
+            mend="openstack tier check",
         )
 
 

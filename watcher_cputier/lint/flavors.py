@@ -447,7 +447,9 @@ def _variants(facts: Facts, params: parameters.Parameters) -> Iterator[Issue]:
                 mend="openstack tier flavor create "
                 f"{' '.join(f'--tier {m}' for m in missing)} "
                 f"--vcpus {first.flavor.vcpus} --ram {first.flavor.memory_mb}"
-                f" --disk {first.root_gb} ...",
+                f" --disk {first.root_gb} "
+                f"--name {_quoted(base.replace('*', '{tier}', 1))} "
+                f"{_quoted(base.strip('*.- ') or base)}",
                 requirement="R44",
             )
 

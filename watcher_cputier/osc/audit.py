@@ -34,7 +34,7 @@ from watcher_cputier.datasources import prometheus
 from watcher_cputier.osc import base
 
 GRACE_SECONDS = 60
-_SPAN = re.compile(r"(?P<count>\d+)(?P<unit>[mhdw])")
+_SPAN = re.compile(r"(?P<count>[0-9]+)(?P<unit>[mhdw])")
 _SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -113,6 +113,7 @@ class AuditReport(base.Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> base.Rows:
         """One row for each migration, run, breach or notice."""
         _check(parsed_args)
+        files.check_writable(parsed_args.report, parsed_args.html)
         now = time.time()
         report = self._report(parsed_args, now)
         document = audits.document(report)
@@ -393,17 +394,19 @@ def _since(text: str, now: float) -> float:
     :raises ParameterError: if it is neither, or in the future
     """
     span = _SPAN.fullmatch(text)
-    if span is not None:
-        return now - int(span["count"]) * _SECONDS[span["unit"]]
     try:
+        if span is not None:
+            found = now - int(span["count"]) * _SECONDS[span["unit"]]
+            reading.moment_at(found)
+            return found
         told = datetime.datetime.fromisoformat(text)
-    except ValueError as exc:
+        found = reading.moment(told).seconds
+    except (ValueError, OverflowError, OSError) as exc:
         raise errors.ParameterError(
             f"{text!r} is neither a time nor an age",
             where="--since",
             cure="Write it as 2026-11-21T12:00 (UTC), 90m, 24h, 7d or 2w",
         ) from exc
-    found = reading.moment(told).seconds
     if found > now:
         raise errors.ParameterError(
             f"{text} is in the future",

@@ -53,10 +53,21 @@ _NO_STRATEGY = (
     f"it does not have the strategy {STRATEGY}. Install watcher-cputier into "
     "the decision engine's environment and restart it"
 )
-# {what Watcher is asked about: what to do where it refuses}
+_NOT_WATCHERS = (
+    "GET /v1/{}: the answer is none of Watcher's. Check what listens at the "
+    "service's endpoint"
+)
+# {what Watcher is asked about: what is read of it, and what to do where it
+# refuses}
 _WATCHER_POLICIES = {
-    "strategies": "Give the user the policy `strategy:get_all`",
-    "services": "Give the user the policy `service:get_all`",
+    "strategies": (
+        ("name",),
+        "Give the user the policy `strategy:get_all`",
+    ),
+    "services": (
+        ("name", "status", "host"),
+        "Give the user the policy `service:get_all`",
+    ),
 }
 # {service: ((microversion, what is not known to an older one), ...)}
 _MATRIX = {
@@ -253,7 +264,7 @@ def _watcher(connected: sdk.Connection) -> Iterator[_Row]:
     )
     documents = {}
     version = ""
-    for what, cure in _WATCHER_POLICIES.items():
+    for what, (names, cure) in _WATCHER_POLICIES.items():
         try:
             answer = adapter.get(f"/v1/{what}", raise_exc=False)
         except ksa_exceptions.EndpointNotFound:
@@ -269,10 +280,17 @@ def _watcher(connected: sdk.Connection) -> Iterator[_Row]:
                 f"GET /v1/{what} answers {answer.status_code}. {cure}",
             )
             return
-        documents[what] = answer.json()[what]
+        try:
+            documents[what] = [
+                {name: str(one[name]) for name in names}
+                for one in answer.json()[what]
+            ]
+        except (ValueError, KeyError, TypeError):
+            why = _NOT_WATCHERS.format(what)
+            yield "Watcher", FAILS, why
+            return
         version = answer.headers.get(_API_HEADER, "").rpartition(" ")[2]
-    names = {one["name"] for one in documents["strategies"]}
-    if STRATEGY in names:
+    if STRATEGY in {one["name"] for one in documents["strategies"]}:
         yield (
             "Watcher",
             WORKS,

@@ -29,6 +29,8 @@ from watcher_cputier.osc import base
 from watcher_cputier.osc import flavors
 
 CREATED = "created"
+# Of a dry run, before what would come of it.
+_TO_BE = "to be "
 COMPLETED = "completed"
 UNCHANGED = "unchanged"
 
@@ -166,7 +168,9 @@ class CreateFlavor(base.Lister):
                     size.memory_mb,
                     size.disk_gb,
                     Properties(step.variant.extra_specs),
-                    step.result,
+                    _TO_BE + step.result
+                    if parsed_args.dry_run and step.result != UNCHANGED
+                    else step.result,
                 )
                 for step in steps
             ],

@@ -14,7 +14,7 @@
 """``openstack tier host``: what hosts hold and may hold of each tier."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from watcher_cputier import model
@@ -25,6 +25,8 @@ from watcher_cputier import starvation
 from watcher_cputier.cli import files
 from watcher_cputier.osc import base
 from watcher_cputier.osc import picture
+
+_Lacks = Mapping[tuple[str, str], Sequence[float]]
 
 
 class ListHost(base.Judging, base.Lister):
@@ -116,26 +118,22 @@ def _among(value: str, wanted: Sequence[str] | None) -> bool:
     return not wanted or value in wanted
 
 
-def _lacks(
-    seen: picture.Picture,
-) -> dict[tuple[str, str | None], list[float]] | None:
-    """CPUs that starved instances lack, by host and tier."""
+def _lacks(seen: picture.Picture) -> _Lacks:
+    """CPUs that starved instances lack, where anybody was judged."""
     if seen.starved is None:
-        return None
-    found: dict[tuple[str, str | None], list[float]] = {}
-    for one in seen.starved.starved:
-        key = (one.instance.host, one.instance.tier)
-        found.setdefault(key, []).append(one.deficit_cpus)
-    return found
+        return {}
+    return {
+        place: [one.deficit_cpus for one in those]
+        for place, those in starvation.by_place(
+            seen.cluster, seen.starved
+        ).items()
+    }
 
 
-def _told(
-    lacks: dict[tuple[str, str | None], list[float]] | None,
-    one: offer.Standing,
-) -> tuple[base.Told, base.Told]:
-    if lacks is None:
+def _told(lacks: _Lacks, one: offer.Standing) -> tuple[base.Told, base.Told]:
+    found = lacks.get((one.host, one.account))
+    if found is None:
         return base.Told(None), base.Told(None)
-    found = lacks.get((one.host, one.account), [])
     return base.Told(len(found)), base.Told(round(sum(found), 3))
 
 

@@ -46,6 +46,7 @@ class SaveSnapshot(base.Judging):
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Read and write."""
+        files.check_writable(parsed_args.file)
         given = told.given(parsed_args.set)
         params = settings.validated(given)
         conf = self.configuration(parsed_args)
