@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests import builders
+from tests import checker
 from watcher_cputier import model
 from watcher_cputier import planner
 from watcher_cputier.planner import certificate
@@ -789,3 +790,24 @@ def test_fewer_units_of_all_tiers_are_not_ruled_out() -> None:
     assert names(plan) == ["g"]
     assert sum(plan.excess_after.values()) == 4
     assert plan.residual_bound <= 1
+
+
+def test_scattered_members_of_an_affinity_group_do_not_change_places():
+    """Where the plan has put a member counts, not where it was read."""
+    hosts = [
+        builders.host("a", gold=1, silver=4, bronze=None),
+        builders.host("b", gold=2, silver=0, bronze=None),
+    ]
+    guests = [
+        builders.instance("x", "a", 2, "gold"),
+        builders.instance("y", "b", 3, "silver"),
+    ]
+    cloud = builders.cluster(
+        hosts,
+        guests,
+        tiers=builders.tiers("gold", "silver"),
+        server_groups=(builders.server_group("affinity", ["x", "y"]),),
+    )
+    plan = builders.planned(cloud)
+    assert builders.moves(plan) == [("x", "a", "b")]
+    assert checker.judge(cloud, plan) == []

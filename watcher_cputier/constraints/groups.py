@@ -28,16 +28,27 @@ def affinity(move: proposal.Proposal) -> proposal.Rejection | None:
     group = move.cluster.group_by_member.get(move.instance.uuid)
     if group is None or group.policy != "affinity":
         return None
-    for uuid in sorted(group.members - {move.instance.uuid}):
-        member = move.cluster.instance_by_uuid.get(uuid)
-        if member is not None and member.host != move.target.name:
+    others = [
+        member
+        for uuid in sorted(group.members - {move.instance.uuid})
+        if (member := move.cluster.instance_by_uuid.get(uuid)) is not None
+    ]
+    if move.occupancy.members(group, move.target.name) >= len(others):
+        return None
+    for member in others:
+        if member.host != move.target.name:
             return proposal.Rejection(
                 rule="affinity",
                 reason=f"{member.name} of its server group {group.name} "
                 f"stays on {member.host}",
                 requirement="R181",
             )
-    return None
+    return proposal.Rejection(
+        rule="affinity",
+        reason=f"members of its server group {group.name} leave "
+        f"{move.target.name}",
+        requirement="R181",
+    )
 
 
 def anti_affinity(move: proposal.Proposal) -> proposal.Rejection | None:

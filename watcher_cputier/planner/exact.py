@@ -277,8 +277,10 @@ class _Master:
     def _generate(self, goal: _Goal, proof: _Proof) -> _Proof:
         """Add patterns until the bound is the LP's, in whole numbers."""
         for _ in range(_ROUNDS):
+            if self._expired():
+                break
             solved = self._relaxed(goal)
-            if solved is None or self._expired():
+            if solved is None:
                 break
             if solved.value <= math.ceil(proof.value) + _GAIN:
                 break

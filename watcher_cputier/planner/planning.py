@@ -738,7 +738,12 @@ class Planning:
         state = self._start
         spare = limit - len(self._applied(state, served, limit))
         pool = self.problem.cluster.shares_class
-        if account is not None and spare > 0 and name != pool:
+        if (
+            account is not None
+            and spare > 0
+            and name != pool
+            and not self.expired()
+        ):
             found = exact.relieve(
                 account.covering, spare, expired=self.expired
             )
