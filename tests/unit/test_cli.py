@@ -310,7 +310,7 @@ def bad_file(tmp_path, content):
 @pytest.mark.parametrize(
     ("content", "where", "cure"),
     [
-        (b"", "scenario: None is not a map", ""),
+        (b"", ": it is empty", "`openstack tier snapshot save`"),
         (b"[1", "line 2, column 1: ", "It has to be YAML or JSON"),
         (b"\xff\xfe", "byte 0 is not UTF-8 text", "YAML or JSON"),
         (b"hosts: []", "tiers: is missing", ""),

@@ -45,6 +45,12 @@ def read(name: str) -> scenario.Scenario:
             where=name,
             cure="A scenario is YAML or JSON",
         ) from exc
+    if not text.strip():
+        raise scenario.ScenarioError(
+            "it is empty",
+            where=name,
+            cure="`openstack tier snapshot save` and audits write scenarios",
+        )
     return scenario.loads(text)
 
 
@@ -77,7 +83,9 @@ def check_writable(*names: str | None) -> None:
         path = pathlib.Path(name)
         reason = ""
         try:
-            if path.is_dir():
+            if not name:
+                reason = "The name of a file is empty"
+            elif path.is_dir():
                 reason = "Is a directory"
             elif path.exists():
                 reason = "" if os.access(path, os.W_OK) else "Not writable"

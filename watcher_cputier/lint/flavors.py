@@ -362,8 +362,9 @@ def _fits_nowhere(
                     subject=subject,
                     why=f"it requests {flavor.resources[name]} {name}, and "
                     f"the most that a single host grants is {most}",
-                    mend="Raise total or max_unit of the inventories, or "
-                    "delete the flavor",
+                    mend="openstack tier provider-config generate with a "
+                    "higher total or max_unit, or openstack flavor delete "
+                    f"{_quoted(flavor.name)}",
                     requirement="R144",
                 )
 
