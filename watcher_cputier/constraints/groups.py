@@ -118,6 +118,8 @@ def same_host(move: proposal.Proposal) -> proposal.Rejection | None:
 
 def _standing(move: proposal.Proposal, uuids: frozenset[str]) -> list[str]:
     """Names of those of the instances that are on the target."""
+    if not uuids:
+        return []
     found = (move.cluster.instance_by_uuid.get(uuid) for uuid in uuids)
     return sorted(
         one.name

@@ -212,14 +212,24 @@ class Problem:
         self.standing: list[dict[int, list[model.Instance]]] = [
             {} for _ in self.hosts
         ]
+        by_host = {
+            host.name: here
+            for host, here in zip(self.hosts, self.standing, strict=True)
+        }
         kinds: list[Kind] = []
         for members in sorted(found.values(), key=_by_size):
             kind = self._kind(len(kinds), members[0])
             kinds.append(kind)
+            self.kind_of.update(
+                dict.fromkeys(map(operator.attrgetter("uuid"), members), kind)
+            )
             for instance in members:
-                self.kind_of[instance.uuid] = kind
-                here = self.standing[self.host_index[instance.host]]
-                here.setdefault(kind.index, []).append(instance)
+                here = by_host[instance.host]
+                alike = here.get(kind.index)
+                if alike is None:
+                    here[kind.index] = [instance]
+                else:
+                    alike.append(instance)
         self.kinds = tuple(kinds)
 
     def _key(
