@@ -103,6 +103,15 @@ def gnocchi(cloud: EmbeddedCloud) -> Iterator[None]:
     cloud.gnocchi.leave()
 
 
+@pytest.fixture
+def empty(load: Load, cloud: EmbeddedCloud) -> None:
+    """Two hosts without tiers, and nobody has made a tier's class yet."""
+    load(EMPTY)
+    for name in _classes(cloud):
+        cloud.placement.delete(f"/resource_classes/{name}")
+    assert _classes(cloud) == set()
+
+
 def _written(cloud: EmbeddedCloud, since: float) -> list[tuple[str, ...]]:
     return [
         (service, request.method, request.path)
@@ -119,14 +128,13 @@ def _options(path: pathlib.Path) -> configparser.ConfigParser:
 
 
 def test_every_phase_twice_and_back(
-    load: Load,
+    empty: None,
     make: Make,
     cloud: EmbeddedCloud,
     gnocchi: None,
     truth: Truth,
 ) -> None:
     """R176: tiers are made once, and nothing changes the second time."""
-    load(EMPTY)
     stack = make(devstack.SERVICES + devstack.TELEMETRY)
     before = stack.files()
     others = stack.objects()
@@ -200,13 +208,12 @@ def _meaning(files: dict[str, bytes]) -> dict[str, object]:
 
 
 def test_a_call_that_fails_ends_the_run_with_one_line(
-    load: Load, make: Make, cloud: EmbeddedCloud
+    empty: None, make: Make, cloud: EmbeddedCloud
 ) -> None:
     """What a service refuses is told; the next run begins where it ended.
 
     R176: nobody reports the classes here, so that the plugin makes them.
     """
-    load(EMPTY)
     stack = make()
     assert stack.run("stack", "post-config").returncode == 0
     cloud.inject("compute", "POST", "/flavors$", status=503)
