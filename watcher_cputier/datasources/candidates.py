@@ -24,7 +24,8 @@ there is nothing to be known of all others.
   was seen to refuse it: releases before 14.0.0 (2025.2) check the hand-over of
   an allocation to a migration like a new one. No API tells the release. What
   tells is how Nova's live migrations from such hosts have ended within the
-  last day; after that it is tried again.
+  last day; after that, and when the host's inventories have been changed, it
+  is tried again.
 * Traits that an image requires join those of the flavor. Where an image
   cannot be read a finding says so and the instance may move: its targets
   are asked of Nova's scheduler, which knows the image.
@@ -40,6 +41,7 @@ from watcher_cputier.constraints import instance as instance_rules
 from watcher_cputier.datasources import images as image_source
 from watcher_cputier.datasources import neutron as neutron_source
 from watcher_cputier.datasources import nova as nova_source
+from watcher_cputier.datasources import placement as placement_source
 
 WORKERS = 8
 _TRAIT = "trait:"
@@ -56,6 +58,7 @@ class Readers:
     nova: nova_source.Nova
     neutron: neutron_source.Neutron
     images: image_source.Images
+    placement: placement_source.Placement
 
     def completed(
         self,
@@ -134,8 +137,23 @@ class Readers:
         return {
             uuid: when
             for uuid, when in found.items()
-            if when is not None and not _left_since(cluster, uuid, when)
+            if when is not None
+            and not _left_since(cluster, uuid, when)
+            and not self._changed_since(cluster, uuid, when)
         }
+
+    def _changed_since(
+        self, cluster: model.Cluster, uuid: str, when: int
+    ) -> bool:
+        """Whether the host's inventories are others than at a refusal.
+
+        A unit rule may have kept the instance, and been mended.
+        """
+        host = cluster.host_by_name[cluster.instance_by_uuid[uuid].host]
+        changed = self.placement.get_changed_at(
+            one.uuid for one in host.providers + host.shared
+        )
+        return changed is not None and changed >= when
 
     def _hidden_groups(
         self,

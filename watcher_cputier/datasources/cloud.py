@@ -560,6 +560,7 @@ class _Picture:
                     nova=self._reader.nova,
                     neutron=self._reader.neutron,
                     images=self._reader.images,
+                    placement=self._reader.placement,
                 ).completed(cluster, self._cloud, wanted)
             self._detail(cluster, due)
             cluster = self._assembled()

@@ -208,6 +208,22 @@ class Placement:
             limit=self._cut_at,
         )
 
+    def get_changed_at(self, providers: Iterable[str]) -> int | None:
+        """When an inventory of these providers was last changed.
+
+        :param providers: uuids
+        :returns: in seconds since the epoch; None where Placement does not
+            tell
+        :raises ServiceError: if Placement cannot be asked
+        """
+        found = [
+            self.service.get_modified(
+                f"/resource_providers/{uuid}/inventories"
+            )
+            for uuid in providers
+        ]
+        return max((one for one in found if one is not None), default=None)
+
     def get_details(
         self,
         known: Providers,

@@ -28,6 +28,7 @@ lacks raises that error too (:class:`Answer`).
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 import dataclasses
+import email.utils
 import functools
 import threading
 import time
@@ -214,6 +215,21 @@ class Service:
         if not isinstance(document, Answer):
             raise unexpected(where, "the answer is not of the service's form")
         return document
+
+    def get_modified(self, path: str) -> int | None:
+        """When what is at a path was changed, in seconds since the epoch.
+
+        :returns: None where the service does not tell
+        :raises ServiceError: if it cannot be asked
+        """
+        response = self._ask(path, None, self._older_than(None))
+        if response.status_code != 200:
+            raise self.refused(f"GET {path}", response)
+        told = response.headers.get("Last-Modified", "")
+        try:
+            return int(email.utils.parsedate_to_datetime(told).timestamp())
+        except ValueError:
+            return None
 
     def items(
         self,
