@@ -74,7 +74,6 @@ _PR_SET_PDEATHSIG = 1
 _DATABASE_OPTIONS = {
     "listen_addresses": "",
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     "max_connections": "60",
     "shared_buffers": "64MB",
