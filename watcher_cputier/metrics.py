@@ -67,11 +67,12 @@ _OVER = {
 
 _OVER_QUOTA = "cputier_host_over_quota"
 _STARVED = "cputier_host_starved_instances"
-_COLLECTED = "cputier_collected_timestamp_seconds"
-_SUCCEEDED = "cputier_collection_succeeded"
+EXCESS = "cputier_host_excess_units"
+COLLECTED = "cputier_collected_timestamp_seconds"
+SUCCEEDED = "cputier_collection_succeeded"
 _TELEMETRY = "cputier_telemetry_succeeded"
-_BREACH = "cputier_host_breach_seconds_total"
-_UNOBSERVED = "cputier_breach_unobserved_seconds_total"
+BREACH = "cputier_host_breach_seconds_total"
+UNOBSERVED = "cputier_breach_unobserved_seconds_total"
 
 _HOST = ("host", "tier")
 _TIER = ("tier",)
@@ -261,8 +262,8 @@ def read(text: str) -> Past:
                 if names is not None:
                     labels = tuple(sample.labels[name] for name in names)
                     values.setdefault(sample.name, {})[labels] = sample.value
-        ((taken_at,),) = [values[_COLLECTED].values()]
-        ((succeeded,),) = [values[_SUCCEEDED].values()]
+        ((taken_at,),) = [values[COLLECTED].values()]
+        ((succeeded,),) = [values[SUCCEEDED].values()]
     except (ValueError, KeyError) as exc:
         raise MetricsError(
             "it does not have what an earlier collection writes",
@@ -278,11 +279,11 @@ def read(text: str) -> Past:
         breaches=breaches,
         seconds={
             (host, tier, kind): value
-            for (host, tier, kind), value in values.get(_BREACH, {}).items()
+            for (host, tier, kind), value in values.get(BREACH, {}).items()
         },
         unobserved={
             kind: value
-            for (kind,), value in values.get(_UNOBSERVED, {}).items()
+            for (kind,), value in values.get(UNOBSERVED, {}).items()
         },
     )
 
@@ -539,12 +540,12 @@ def _last(seen: Collection) -> _Samples:
 #: Every metric, in the order in which they are written.
 FAMILIES = (
     Family(
-        name=_COLLECTED,
+        name=COLLECTED,
         text="When the last collection began, failed or not (Unix time).",
         values=_whole(lambda seen: seen.taken_at),
     ),
     Family(
-        name=_SUCCEEDED,
+        name=SUCCEEDED,
         text="Whether the last collection could see the hosts.",
         values=_whole(lambda seen: float(seen.sight is not None)),
     ),
@@ -593,7 +594,7 @@ FAMILIES = (
         values=_places_of(lambda sight, one: one.headroom),
     ),
     Family(
-        name="cputier_host_excess_units",
+        name=EXCESS,
         text="Units of a tier above a host's quota, without lent ones.",
         labels=_HOST,
         values=_places_of(_excess),
@@ -708,13 +709,13 @@ FAMILIES = (
         values=_audits_of(lambda one: one.next_run if one.alive else None),
     ),
     Family(
-        name=_BREACH,
+        name=BREACH,
         text="Time that a host was seen over quota or with starved instances.",
         labels=("host", "tier", "kind"),
         counted=lambda counts: counts.seconds.items(),
     ),
     Family(
-        name=_UNOBSERVED,
+        name=UNOBSERVED,
         text="Time between collections that is not known to be a breach or "
         "none.",
         labels=("kind",),

@@ -19,6 +19,7 @@ import pytest
 
 from tests.cloud import CloudSpec
 from tests.cloud import EmbeddedCloud
+from tests.functional import shell as shell_module
 from tests.functional import truth as truth_module
 from tests.functional import watcher_api
 
@@ -102,3 +103,12 @@ def operator(cloud: EmbeddedCloud) -> watcher_api.Operator:
 def truth(cloud: EmbeddedCloud) -> truth_module.Truth:
     """Placement's and Nova's own word."""
     return truth_module.Truth(cloud)
+
+
+@pytest.fixture(scope="module")
+def shell(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[shell_module.Shell]:
+    """A shell that has the client."""
+    with shell_module.started(tmp_path_factory.mktemp("sh")) as started:
+        yield started

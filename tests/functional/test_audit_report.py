@@ -78,15 +78,6 @@ class Result:
 Run = Callable[..., Result]
 
 
-@pytest.fixture(scope="module")
-def shell(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[shell_module.Shell]:
-    """A shell that has the client."""
-    with shell_module.started(tmp_path_factory.mktemp("sh")) as started:
-        yield started
-
-
 @pytest.fixture
 def report(
     cloud: EmbeddedCloud,

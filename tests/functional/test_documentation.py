@@ -110,15 +110,6 @@ def _lacks(text: str) -> bool:
     return program in _OPTIONAL and shutil.which(program) is None
 
 
-@pytest.fixture(scope="module")
-def shell(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[shell_module.Shell]:
-    """The shell that all pages are run in."""
-    with shell_module.started(tmp_path_factory.mktemp("sh")) as started:
-        yield started
-
-
 @pytest.fixture(scope="module", autouse=True)
 def begun(stage: Stage) -> float:
     """When the first of these tests began."""

@@ -163,7 +163,9 @@ def test_a_migration_in_flight_is_no_excess_and_no_candidate(
     cloud.set_migration_behaviour(host="host-1", duration_seconds=600)
     cloud.live_migrate("mover", "host-2", wait=False)
     polling.until(
-        lambda: truth.migrations("mover")[0]["status"] == "running",
+        lambda: (
+            [one["status"] for one in truth.migrations("mover")] == ["running"]
+        ),
         "the migration to run",
     )
     (record,) = truth.migrations("mover")

@@ -117,15 +117,6 @@ def read(file: pathlib.Path) -> Exposition:
     return Exposition(file.read_text())
 
 
-@pytest.fixture(scope="module")
-def shell(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[shell_module.Shell]:
-    """A shell that has the client."""
-    with shell_module.started(tmp_path_factory.mktemp("sh")) as started:
-        yield started
-
-
 @pytest.fixture
 def openstack(
     cloud: EmbeddedCloud,

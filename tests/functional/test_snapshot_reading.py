@@ -39,6 +39,7 @@ from tests.functional.test_in_doubt import begin_migration
 from tests.functional.truth import Truth
 from tests.functional.watcher_api import Operator
 from watcher_cputier import model
+from watcher_cputier.datasources import placement
 
 # Of the details of one provider: inventories, traits, allocations. Whom it
 # shares with is asked of sharing providers alone.
@@ -355,6 +356,34 @@ def test_a_cloud_that_never_rests_is_too_busy(
     assert "host-2" in audit.reason
     assert "too busy" in audit.reason
     assert len(audit.said("could not look", level="ERROR")) == 1
+
+
+def test_a_burst_of_changes_is_let_pass(
+    cloud: EmbeddedCloud, load: Load, truth: Truth
+) -> None:
+    """host-2 changes in each of the rounds that follow at once, then rests."""
+    load(one_each(3))
+    cloud.inject(
+        "placement",
+        path_regex="/(traits|allocation_candidates)$",
+        times=None,
+        delay_seconds=0.3,
+    )
+    at_once = placement.PAUSES.count(0.0)
+    begun = cloud.mark()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with _restless(cloud, "host-2"):
+            reading = pool.submit(snapshots.read, cloud)
+            # The survey has two: of all providers and of those that share.
+            polling.until(
+                lambda: reading.done() or _lists(cloud, begun) >= 2 + at_once,
+                "the list after the last of these rounds",
+            )
+        cluster = reading.result()
+
+    assert _lists(cloud, begun) > 2 + at_once
+    held = cluster.host_by_name["host-2"].capacity(specs.SILVER)
+    assert held == truth.inventories("host-2")[specs.SILVER]["total"]
 
 
 def test_what_never_rests_elsewhere_is_nobodys_business(

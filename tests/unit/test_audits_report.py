@@ -1110,10 +1110,10 @@ def test_the_series_that_are_read_are_those_of_the_exporter() -> None:
     """Names and labels of the exporter's own table."""
     families = {one.name: one for one in metrics.FAMILIES}
     for name, labels in (
-        (breaches.COUNTER, {"host", "tier", "kind"}),
-        (breaches.UNOBSERVED, {"kind"}),
-        (breaches.EXCESS, {"host", "tier"}),
-        (breaches.COLLECTED, set()),
-        (breaches.SUCCEEDED, set()),
+        (metrics.BREACH, {"host", "tier", "kind"}),
+        (metrics.UNOBSERVED, {"kind"}),
+        (metrics.EXCESS, {"host", "tier"}),
+        (metrics.COLLECTED, set()),
+        (metrics.SUCCEEDED, set()),
     ):
         assert set(families[name].labels) == labels

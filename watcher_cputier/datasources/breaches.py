@@ -32,11 +32,6 @@ from watcher_cputier.datasources import audits
 from watcher_cputier.datasources import prometheus
 from watcher_cputier.datasources import telemetry
 
-COUNTER = "cputier_host_breach_seconds_total"
-UNOBSERVED = "cputier_breach_unobserved_seconds_total"
-EXCESS = "cputier_host_excess_units"
-COLLECTED = "cputier_collected_timestamp_seconds"
-SUCCEEDED = "cputier_collection_succeeded"
 _GROWTH = (
     "max by ({labels}) (((max_over_time({name}[{span}s]) - "
     "min_over_time({name}[{span}s])) unless resets({name}[{span}s]) > 0) or "
@@ -74,18 +69,18 @@ def get_series(
     def ask(query: str) -> list[tuple[Mapping[str, str], float]]:
         return source.evaluate(query, at)
 
-    first = ask(f"min(min_over_time({COLLECTED}[{span}s]))")
-    last = ask(f"max(max_over_time({COLLECTED}[{span}s]))")
+    first = ask(f"min(min_over_time({metrics.COLLECTED}[{span}s]))")
+    last = ask(f"max(max_over_time({metrics.COLLECTED}[{span}s]))")
     if not first or not last or last[0][1] < begin.seconds:
         # Nothing, or a file that nobody has renewed since.
         return values.Series(
             source=source.url, begin=None, end=None, succeeded=None
         )
-    succeeded = ask(f"avg(avg_over_time({SUCCEEDED}[{span}s]))")
+    succeeded = ask(f"avg(avg_over_time({metrics.SUCCEEDED}[{span}s]))")
     unobserved = {
         labels.get("kind", ""): _minutes(seconds)
         for labels, seconds in ask(
-            _GROWTH.format(name=UNOBSERVED, span=span, labels="kind")
+            _GROWTH.format(name=metrics.UNOBSERVED, span=span, labels="kind")
         )
         if seconds > 0
     }
@@ -99,10 +94,15 @@ def get_series(
             _breaches(
                 ask(
                     _GROWTH.format(
-                        name=COUNTER, span=span, labels="host, tier, kind"
+                        name=metrics.BREACH,
+                        span=span,
+                        labels="host, tier, kind",
                     )
                 ),
-                ask(f"max by (host, tier) (max_over_time({EXCESS}[{span}s]))"),
+                ask(
+                    "max by (host, tier) "
+                    f"(max_over_time({metrics.EXCESS}[{span}s]))"
+                ),
                 unobserved,
             )
         ),

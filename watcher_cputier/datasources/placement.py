@@ -32,10 +32,12 @@ Consistency: the list of providers tells their generations. It is compared
 before and after; a tree that changed meanwhile is read again. The details
 compare with the survey: a tree that changed since is read again with them,
 asked for or not, and :attr:`Providers.changed` names it, for then Nova has to
-be asked again too. After a bounded number of rounds the cloud is too busy to
-be judged on one picture, and the run says so instead of planning on a mixed
-one. All this goes for the trees in the audit's scope and the sharing
-providers that they use; what happens elsewhere in the cloud decides nothing.
+be asked again too. A burst of changes, such as an action plan makes that
+begins its migrations, is let pass. After a bounded number of rounds the cloud
+is too busy to be judged on one picture, and the run says so instead of
+planning on a mixed one. All this goes for the trees in the audit's scope and
+the sharing providers that they use; what happens elsewhere in the cloud
+decides nothing.
 """
 
 from collections.abc import Iterable, Mapping
@@ -54,7 +56,10 @@ from watcher_cputier.datasources import service
 # 1.29 has nested trees in its summaries, 1.36 is what Nova itself speaks.
 MICROVERSION = "1.36"
 MINIMUM = (1, 29)
-ROUNDS = 4
+# Seconds to wait before each round of reading what changed meanwhile. A large
+# cloud changes all the time: the sooner the few trees are read again,
+# the less has changed. A small one has bursts of changes.
+PAUSES = (0.0, 0.0, 0.0, 0.0, 0.5, 1.0, 2.0)
 WORKERS = 8
 # Hosts refused one by one for a request before all are asked for at once.
 REFUSALS = 20
@@ -464,8 +469,27 @@ class Placement:
         # What is not known and was not asked for stays so, unless it is new.
         left_alone = listing.keys() - expected.keys()
         stale = set(missing)
-        for _ in range(ROUNDS):
+        rounds = 0
+
+        def unexpected() -> set[str]:
+            """Providers whose trees are not as they were read."""
+            changed = {
+                listing[uuid]["root_provider_uuid"]
+                for uuid in _in_trees(listing, trees) - left_alone
+                if listing[uuid]["generation"] != expected.get(uuid)
+            }
+            return _in_trees(listing, changed)
+
+        for pause in PAUSES:
+            if pause:
+                if not self.service.wait(pause):
+                    break
+                # What changed elsewhere during the pause is read in this
+                # round and does not take one more.
+                listing = self._list()
+                stale |= unexpected()
             self._read_all(listing, stale, readings)
+            rounds += 1
             left_alone -= stale
             for uuid in stale:
                 reading = readings.get(uuid)
@@ -473,17 +497,12 @@ class Placement:
                     reading.provider.generation if reading else None
                 )
             listing = self._list()
-            changed = {
-                listing[uuid]["root_provider_uuid"]
-                for uuid in _in_trees(listing, trees) - left_alone
-                if listing[uuid]["generation"] != expected.get(uuid)
-            }
-            stale = _in_trees(listing, changed)
+            stale = unexpected()
             if not stale:
                 return readings
         raise errors.SnapshotError(
             f"{len(stale)} resource providers changed while they were read, "
-            f"{ROUNDS} times in a row: "
+            f"{rounds} times in a row: "
             + ", ".join(sorted(listing[uuid]["name"] for uuid in stale)[:5]),
             where="Placement",
             cure="The cloud is too busy for a consistent picture; run the "
@@ -496,12 +515,14 @@ class Placement:
         uuids: set[str],
         readings: dict[str, _Reading],
     ) -> None:
+        """Read these again; one that is gone has no reading any more."""
+        for uuid in uuids:
+            readings.pop(uuid, None)
         ordered = [listing[uuid] for uuid in sorted(uuids) if uuid in listing]
         with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
             for item, reading in zip(
                 ordered, pool.map(self._read, ordered), strict=True
             ):
-                readings.pop(item["uuid"], None)
                 if reading is not None:
                     readings[item["uuid"]] = reading
 

@@ -202,9 +202,7 @@ class Service:
         :raises ServiceError: if it cannot be had
         :raises NotFound: on 404
         """
-        response = self._ask(path, params, self._older_than(before))
-        if response.status_code != 200:
-            raise self.refused(f"GET {path}", response)
+        response = self._answered(path, params, before)
         where = f"{self.name} GET {path}"
         try:
             document = response.json(
@@ -222,9 +220,7 @@ class Service:
         :returns: None where the service does not tell
         :raises ServiceError: if it cannot be asked
         """
-        response = self._ask(path, None, self._older_than(None))
-        if response.status_code != 200:
-            raise self.refused(f"GET {path}", response)
+        response = self._answered(path)
         told = response.headers.get("Last-Modified", "")
         try:
             return int(email.utils.parsedate_to_datetime(told).timestamp())
@@ -242,6 +238,21 @@ class Service:
         :raises ServiceError: as :meth:`get`, or if there is none
         """
         return self.get(path, params).items_of(key)
+
+    def _answered(
+        self,
+        path: str,
+        params: Mapping[str, Any] | None = None,
+        before: str | None = None,
+    ) -> requests.Response:
+        """The answer, where it is 200.
+
+        :raises ServiceError: else
+        """
+        response = self._ask(path, params, self._older_than(before))
+        if response.status_code != 200:
+            raise self.refused(f"GET {path}", response)
+        return response
 
     def _ask(
         self,
@@ -287,20 +298,26 @@ class Service:
                 sdk_exceptions.SDKException,
             ) as exc:
                 failure = exc
-            now = time.monotonic()
-            self._count(response, now - started)
+            self._count(response, time.monotonic() - started)
             pause = _pause(retry, response, failure)
             if pause is None:
                 break
-            if self.deadline is not None and now + pause >= self.deadline:
+            if not self.wait(pause):
                 if isinstance(failure, ksa_exceptions.ConnectTimeout):
                     raise self._out_of_time(request) from failure
                 break
-            time.sleep(pause)
         if response is None:
             assert failure is not None
             raise self.unreachable(request, failure, timeout) from failure
         return response
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, where the time budget leaves time for what comes after."""
+        ends = time.monotonic() + seconds
+        if self.deadline is not None and ends >= self.deadline:
+            return False
+        time.sleep(seconds)
+        return True
 
     def _older_than(self, before: str | None) -> str | None:
         """The microversion to ask with, below a limit if there is one."""

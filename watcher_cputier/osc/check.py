@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 import importlib.metadata
 import time
 
-from keystoneauth1 import adapter as ksa_adapter
 from keystoneauth1 import exceptions as ksa_exceptions
 from openstack import connection as sdk
 from oslo_config import cfg
@@ -29,6 +28,7 @@ from watcher_cputier import errors
 from watcher_cputier import model
 from watcher_cputier import parameters
 from watcher_cputier.conf import tiers as tiers_conf
+from watcher_cputier.datasources import audits
 from watcher_cputier.datasources import candidates
 from watcher_cputier.datasources import nova
 from watcher_cputier.datasources import service
@@ -41,7 +41,6 @@ WORKS = "works"
 FAILS = "fails"
 ABSENT = "absent"
 UNKNOWN = "unknown"
-_WATCHER = "infra-optim"
 STRATEGY = "domain_capacity_enforcement"
 _UNKNOWN_CLASS = (
     "Placement does not know the class. Report it from the hosts' "
@@ -254,14 +253,7 @@ def _service(
 
 def _watcher(connected: sdk.Connection) -> Iterator[_Row]:
     """Whether a Watcher has the strategy and its services run."""
-    region = connected.config
-    adapter = ksa_adapter.Adapter(
-        session=region.get_session(),
-        service_type=_WATCHER,
-        interface=region.get_interface(_WATCHER),
-        region_name=region.get_region_name(_WATCHER),
-        endpoint_override=region.get_endpoint(_WATCHER),
-    )
+    adapter = audits.adapter(connected)
     documents = {}
     version = ""
     for what, (names, cure) in _WATCHER_POLICIES.items():

@@ -28,7 +28,6 @@ import tempfile
 import time
 from typing import Any
 
-from keystoneauth1 import adapter as ksa_adapter
 from keystoneauth1 import exceptions as ksa_exceptions
 from openstack import connection as sdk
 from openstack import exceptions as sdk_exceptions
@@ -40,6 +39,7 @@ from watcher_cputier import errors
 from watcher_cputier import lending
 from watcher_cputier import metrics
 from watcher_cputier import parameters
+from watcher_cputier.datasources import audits
 from watcher_cputier.datasources import service
 from watcher_cputier.osc import base
 from watcher_cputier.osc import client
@@ -47,7 +47,6 @@ from watcher_cputier.osc import flavors
 from watcher_cputier.osc import picture
 from watcher_cputier.strategies import usage
 
-_WATCHER = "infra-optim"
 STRATEGIES = (
     "domain_capacity_enforcement",
     "domain_capacity_enforcement_balancing",
@@ -275,14 +274,7 @@ class _Watcher:
     """Watcher's records of this package's audits."""
 
     def __init__(self, connected: sdk.Connection) -> None:
-        region = connected.config
-        self._adapter = ksa_adapter.Adapter(
-            session=region.get_session(),
-            service_type=_WATCHER,
-            interface=region.get_interface(_WATCHER),
-            region_name=region.get_region_name(_WATCHER),
-            endpoint_override=region.get_endpoint(_WATCHER),
-        )
+        self._adapter = audits.adapter(connected)
         self._service = service.Service(
             self._adapter, "Watcher", None, _POLICIES
         )

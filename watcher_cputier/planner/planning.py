@@ -57,6 +57,7 @@ from watcher_cputier.planner import values
 
 Step = tuple[model.Instance, int, bool]
 """An instance, the row of its target, and whether it is only parked."""
+_Waste = npt.NDArray[np.float64]
 
 # Attempts with prices beside the first one.
 _ATTEMPTS = 2
@@ -113,9 +114,9 @@ _REPAIRS = (
 # The same where prices say nothing: all chains and what shares their hosts,
 # with some of the rest.
 _RENEWALS = (
-    *((way, _Repair(least, 0, way)) for least in (0.5, 2.5) for way in (0, 1)),
+    *(_Repair(least, 0, way) for least in (0.5, 2.5) for way in (0, 1)),
     *(
-        (way, _Repair(0.5, 0, way, part, first))
+        _Repair(0.5, 0, way, part, first)
         for part in (7, 3)
         for first in range(part)
         for way in (0, 1)
@@ -289,7 +290,7 @@ class Planning:
         for account in over:
             found = account.spread(worth[account.name], len(dear))
             dear = np.maximum(dear, found)
-        ways: list[tuple[states.State, labels.Labels]] = []
+        ways: list[tuple[states.State, labels.Labels | None]] = []
         large = len(self.problem.hosts) >= _LARGE
         # The last one is the best more often than not, and in a large cloud
         # one that is near enough ends the search.
@@ -311,25 +312,40 @@ class Planning:
                 return best
         if large:
             return best
-        return self._mended(best, highest, worth, ways)
+        return self._mended(
+            best,
+            highest,
+            ways,
+            _REPAIRS,
+            lambda made, _: self._wastes(made, worth),
+            fine=_FINE,
+        )
 
     def _mended(
         self,
         best: Attempt,
         highest: labels.Labels,
-        worth: Mapping[str, npt.NDArray[np.float64]],
-        ways: Sequence[tuple[states.State, labels.Labels]],
+        ways: Sequence[tuple[states.State, labels.Labels | None]],
+        repairs: Sequence["_Repair"],
+        wastes: Callable[[Attempt, Sequence["_Bundle"]], _Waste],
+        *,
+        fine: float = 0.0,
     ) -> Attempt:
-        """What is wasteful, planned anew again and again."""
+        """What is wasteful, planned anew again and again.
+
+        :param ways: what repairs name by number
+        :param wastes: (H,) what the hosts of a plan cost too much
+        :param fine: a plan so near its bound is left as it is
+        """
         bundles = self._bundles(best.steps)
-        waste = self._wastes(best, worth)
+        waste = wastes(best, bundles)
         turn = rounds = 0
-        while turn < len(_REPAIRS) and rounds < _MOST_REPAIRS:
+        while turn < len(repairs) and rounds < _MOST_REPAIRS:
             if self.expired() or self._gap(best, highest) is None:
                 return best
-            if self._within(best, _FINE):
+            if self._within(best, fine):
                 return best
-            repair = _REPAIRS[turn]
+            repair = repairs[turn]
             state, floors = ways[repair.way]
             made = self._repaired(state, bundles, waste, repair, floors)
             rounds += 1
@@ -337,7 +353,7 @@ class Planning:
             if made.rank < best.rank:
                 best, turn = made, 0
                 bundles = self._bundles(best.steps)
-                waste = self._wastes(best, worth)
+                waste = wastes(best, bundles)
         return best
 
     def _anew(self, best: Attempt, highest: labels.Labels) -> Attempt:
@@ -348,23 +364,13 @@ class Planning:
         """
         if any(best.left.values()):
             return best
-        ways: list[states.State] = [
-            sparing.Sparing(self.problem),
-            self._start,
-        ]
-        bundles, turn, rounds = self._bundles(best.steps), 0, 0
-        while turn < len(_RENEWALS) and rounds < _MOST_REPAIRS:
-            if self.expired() or self._gap(best, highest) is None:
-                return best
-            way, repair = _RENEWALS[turn]
-            turn += 1
-            rounds += 1
-            waste = self._chained(bundles)
-            made = self._repaired(ways[way], bundles, waste, repair, None)
-            if made.rank < best.rank:
-                best, turn = made, 0
-                bundles = self._bundles(best.steps)
-        return best
+        return self._mended(
+            best,
+            highest,
+            [(sparing.Sparing(self.problem), None), (self._start, None)],
+            _RENEWALS,
+            lambda _, bundles: self._chained(bundles),
+        )
 
     def _chained(
         self, bundles: Sequence["_Bundle"]
