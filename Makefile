@@ -11,6 +11,7 @@ OLDEST_TESTS ?= tests/unit tests/property tests/scenarios tests/plugins \
   tests/functional
 # oslo.policy 5 lacks an option that this Placement reads.
 PLACEMENT_OLD ?= openstack-placement==13.0.1 oslo.policy==4.8.0
+OLD_TESTS ?= tests/functional/test_old_placement.py
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -99,12 +100,13 @@ test-oldest: $(OLDEST_STAMP) ## Run OLDEST_TESTS on the oldest Watcher
 	@for tests in $(OLDEST_TESTS); do \
 	  $(VENV_OLDEST)/bin/python $(PYTEST) $$tests || exit 1; done
 
+# OLD_TESTS=tests/functional runs everything; what cannot come to its end there,
+# since Placement lets nobody leave a full host, counts as xfailed.
 .PHONY: test-old-placement
 test-old-placement: $(RUN_STAMP) ## Run its stories on a Placement before 14.0
 	@$(BIN) -m pip install -qq --progress-bar off --no-deps --upgrade \
 	  --target .placement-old $(PLACEMENT_OLD)
-	@OLD_PLACEMENT=$(CURDIR)/.placement-old $(BIN) $(PYTEST) \
-	  tests/functional/test_old_placement.py
+	@OLD_PLACEMENT=$(CURDIR)/.placement-old $(BIN) $(PYTEST) $(OLD_TESTS)
 
 .PHONY: cover
 cover: $(RUN_STAMP) ## Run the tests without services, report the coverage

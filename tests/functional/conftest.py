@@ -12,8 +12,9 @@
 
 """One embedded cloud for all stories; each declares what it finds there."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 import os
+import pathlib
 
 import pytest
 
@@ -25,12 +26,17 @@ from tests.functional import watcher_api
 
 Load = Callable[..., None]
 
+# What Nova logs where an instance's allocations cannot be handed over to its
+# migration. Placement 14.0 and later have no reason for it in these stories.
+_REFUSAL = b"Unable to replace resource claim on source host"
+
 
 class Stage:
     """The running cloud and what was declared there last."""
 
     def __init__(self, cloud: EmbeddedCloud) -> None:
         self.cloud = cloud
+        self.begun = 0
         self._shared: CloudSpec | None = None
         self._mark = 0.0
 
@@ -50,6 +56,17 @@ class Stage:
             self._shared = spec
             self._mark = self.cloud.mark()
 
+    @property
+    def log(self) -> pathlib.Path:
+        """Nova's log."""
+        return self.cloud.directory / "log" / "nova.log"
+
+    def has_refused_to_shed(self) -> bool:
+        """Whether Placement kept an instance where it is, in this story."""
+        with self.log.open("rb") as log:
+            log.seek(self.begun)
+            return _REFUSAL in log.read()
+
     def check_unchanged(self) -> None:
         """A story that shares its cloud has kept its word."""
         if self._shared is None:
@@ -63,6 +80,29 @@ class Stage:
         if written:
             self._shared = None
         assert not written, f"a shared cloud was changed: {written}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A story cannot come to its end where nobody may leave a full host.
+
+    So on a Placement before 14.0 it is expected to fail, provided that this
+    Placement did refuse to let go meanwhile.
+    """
+    report = yield
+    stage = getattr(item, "funcargs", {}).get("stage")
+    if (
+        "OLD_PLACEMENT" in os.environ
+        and report.failed
+        and report.when == "call"
+        and stage is not None
+        and stage.has_refused_to_shed()
+    ):
+        report.outcome = "skipped"
+        report.wasxfail = "Placement refused to let an instance go"
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +123,7 @@ def cloud(stage: Stage) -> Iterator[EmbeddedCloud]:
     """The cloud, with Watcher as it is by default and nothing disturbed."""
     stage.cloud.clear_faults()
     stage.cloud.watcher.configure()
+    stage.begun = stage.log.stat().st_size
     yield stage.cloud
     stage.check_unchanged()
 

@@ -34,6 +34,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.cloud import CloudSpec
 from tests.cloud import EmbeddedCloud
 from tests.cloud import FlavorSpec
 from tests.cloud import HostSpec
@@ -1156,3 +1157,16 @@ def _delete_default_flavors(cloud: EmbeddedCloud) -> None:
     for record in compute.get("/flavors").json()["flavors"]:
         if record["name"].startswith("m1."):
             compute.delete(f"/flavors/{record['id']}")
+
+
+def test_a_cloud_without_hosts_is_one_clear_error(
+    load: Load, openstack: Run
+) -> None:
+    """Nothing is over quota where nothing is, and nobody says so."""
+    load(CloudSpec())
+
+    for words in ("host", "list"), ("plan",), ("summary",), ("lint",):
+        found = openstack("tier", *words)
+
+        assert (found.status, found.out) == (1, "")
+        assert "/os-hypervisors: Nova has no compute host" in found.err

@@ -142,11 +142,34 @@ def test_twice_the_same():
         assert np.array_equal(a, b)
 
 
-def test_without_scipy_there_is_no_exact_mode(monkeypatch):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "holes 0..3",
+        "99.5 %",
+        "odd sizes",
+        "odd sizes, holes 0..4",
+        "zero slack",
+    ],
+)
+def test_small_clouds_need_no_scipy(monkeypatch, name):
+    covering = coverings.family(name, 100, 1)
+    usual = exact.solve(covering)
+    monkeypatch.setattr(exact, "optimize", None)
+    solution = exact.solve(covering)
+    check(covering, solution)
+    assert solution.proven
+    assert (solution.residual, solution.migrations) == (0, usual.migrations)
+
+
+def test_large_clouds_and_what_must_stay_need_scipy(monkeypatch):
     assert exact.available()
     monkeypatch.setattr(exact, "optimize", None)
     assert not exact.available()
-    assert exact.solve(coverings.family("75 %", 10, 1)) is None
+    for name, hosts in ("75 %", 301), ("zones", 40), ("infeasible", 40):
+        covering = coverings.family(name, hosts, 1)
+        assert exact.solve(covering) is None
+        assert exact.relieve(covering, 5) is None
 
 
 def test_no_time_at_all_gives_none():

@@ -101,14 +101,25 @@ def get_scope(reader: cloud.Reader) -> compute_model.Scope:
     """All hosts and all instances.
 
     :raises ServiceError: if Nova cannot be asked
+    :raises SnapshotError: if it has no compute host
     """
     service = reader.nova.service
-    hosts = service.pages(
-        "/os-hypervisors",
-        "hypervisors",
-        {"limit": nova.PAGE},
-        before=nova.UPTIMES,
+    hosts = list(
+        service.pages(
+            "/os-hypervisors",
+            "hypervisors",
+            {"limit": nova.PAGE},
+            before=nova.UPTIMES,
+        )
     )
+    if not hosts:
+        raise errors.SnapshotError(
+            "Nova has no compute host",
+            where="GET /os-hypervisors",
+            cure="See that nova-compute runs on the hosts, that `nova-manage "
+            "cell_v2 discover_hosts` has entered them and that "
+            "--os-region-name names their region",
+        )
     servers = service.pages(
         "/servers", "servers", {"all_tenants": True, "limit": nova.PAGE}
     )

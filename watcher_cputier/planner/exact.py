@@ -31,7 +31,10 @@ plan leaves fewer units over quota, and of those that leave so few none needs
 fewer migrations. The solution is an end state; whether and in which order
 migrations reach it is the planner's matter.
 
-Needs scipy (HiGHS), the extra ``exact``. Deterministic: patterns are sorted,
+The LP and the integer program need scipy (HiGHS), the extra ``exact``.
+Without it small clouds that can keep their quotas have prices that were found
+otherwise and the search of :mod:`~watcher_cputier.planner.selection`; what it
+finds is proven by the same bound. Deterministic: patterns are sorted,
 hosts of a type get them in the order of their names, and HiGHS is given
 neither threads nor a clock, unless the caller wants it.
 """
@@ -47,6 +50,7 @@ import numpy.typing as npt
 from watcher_cputier.planner import covering as coverings
 from watcher_cputier.planner import knapsacks
 from watcher_cputier.planner import prices
+from watcher_cputier.planner import selection
 
 try:
     from scipy import optimize
@@ -68,6 +72,10 @@ _GAIN = 1e-6
 _SLACKS = (0.5, 1.0, 2.0)
 _PATTERNS = 12
 _NODES = 2_000
+# Hosts and kinds up to which a search takes the solver's place where there is
+# none: sums of more kinds are too many.
+_SMALL = 300
+_FEW = 16
 
 
 def available() -> bool:
@@ -114,13 +122,14 @@ def solve(
         that was cut short is valid, but perhaps not proven
     :param seconds: for each integer program; by default it ends by a count
         of steps that does not depend on the machine
-    :returns: None without scipy, where the numbers are too large to be
-        exact, and where time was up before any solution
+    :returns: None where the numbers are too large to be exact, where time
+        was up before any solution, and without scipy for large clouds, where
+        something has to stay over quota, and where no solution was found
     """
     types = covering
     if isinstance(types, coverings.Covering):
         types = knapsacks.HostTypes.of(types)
-    if not available() or types.grain > 1:
+    if not _suits(types):
         return None
     return _Master(types, expired, seconds).solve(start)
 
@@ -143,6 +152,14 @@ def relieve(
     if not available() or types.grain > 1 or not types.movable.any():
         return None
     return _Master(types, expired, None).relieve(limit)
+
+
+def _suits(types: knapsacks.HostTypes) -> bool:
+    """Whether the numbers are exact and, without scipy, few."""
+    if types.grain > 1:
+        return False
+    few = int(types.movable.any(axis=0).sum()) <= _FEW
+    return available() or (few and len(types.type_of) <= _SMALL)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +268,7 @@ class _Master:
         """Whole numbers, of more and more patterns until it is proven."""
         expired = self._expired
         best = None
-        for slack in _SLACKS:
+        for slack in _SLACKS if available() else _SLACKS[:2]:
             if expired() or (best and best.proven):
                 break
             self._near(goal, proof, slack)
@@ -353,7 +370,11 @@ class _Master:
         return uses, flow
 
     def _relaxed(self, goal: _Goal) -> _Relaxed | None:
-        """The LP over the patterns so far; None where they do not do."""
+        """The LP over the patterns so far; None where they do not do, and
+        without a solver.
+        """
+        if not available():
+            return None
         patterns = self._usable(goal)
         uses, flow = self._rows(patterns)
         out, _ = self._split(patterns)
@@ -394,6 +415,14 @@ class _Master:
     ) -> Solution | None:
         """The best choice of patterns in whole numbers."""
         near = self._affordable(goal, proof, slack)
+        if not available():
+            # Where something has to stay, it leaves that to the labels.
+            used = None if goal.free else self._selected(near, proof, slack)
+            return (
+                self._solution(near, used, 0, proof, goal)
+                if used is not None
+                else None
+            )
         used = self._integers(near, goal, math.ceil(proof.value))
         if used is None and not goal.moves:
             return None
@@ -463,6 +492,24 @@ class _Master:
             return None
         used: Units = np.rint(solved.x).astype(np.int64)
         return used
+
+    def _selected(
+        self, patterns: Units, proof: _Proof, slack: float
+    ) -> Units | None:
+        """The same without a solver; None where nothing was found."""
+        if not len(patterns):
+            return None
+        out, into = self._split(patterns)
+        moving = self._types.movable.any(axis=0)
+        offered = selection.Patterns(
+            types=patterns[:, 0],
+            moves=out.sum(axis=1),
+            slots=(into - out)[:, moving],
+            hosts=self._types.hosts,
+            sizes=self._types.sizes[moving],
+            prices=knapsacks.grained(proof.prices[moving]),
+        )
+        return selection.select(offered, int(slack), expired=self._expired)
 
     def _solution(
         self,

@@ -246,7 +246,7 @@ class Planning:
         """Further attempts that take prices for granted; the exact mode."""
         highest = first.highest
         troubled = frozenset(first.troubled)
-        exactly = exact.available() and not self._crowded
+        exactly = not self._crowded
         if exactly and any(best.left.values()) and not self.expired():
             # Labels come near what must stay, and seldom to the least cost.
             best = self._exactly(best)
@@ -575,9 +575,10 @@ class Planning:
             if account.name == self.problem.cluster.shares_class:
                 continue
             found = exact.solve(account.covering, expired=self.expired)
-            if found is None:
-                return best
-            wanted.append((account, found))
+            if found is not None:
+                wanted.append((account, found))
+        if not wanted:
+            return best
         for account, found in wanted:
             ordering.realise(state, account.groups, found.out, found.into)
         rest = labels.Search(state, expired=self.expired)
