@@ -14,7 +14,6 @@
 
 from collections.abc import Callable, Generator, Iterator
 import os
-import pathlib
 
 import pytest
 
@@ -36,7 +35,8 @@ class Stage:
 
     def __init__(self, cloud: EmbeddedCloud) -> None:
         self.cloud = cloud
-        self.begun = 0
+        self._log = cloud.directory / "log" / "nova.log"
+        self._begun = 0
         self._shared: CloudSpec | None = None
         self._mark = 0.0
 
@@ -49,6 +49,7 @@ class Stage:
         if shared and spec == self._shared:
             return
         self._shared = None
+        self._begun = self._log.stat().st_size
         self.cloud.load(spec)
         for event in spec.events:
             self.cloud.apply(event)
@@ -56,15 +57,10 @@ class Stage:
             self._shared = spec
             self._mark = self.cloud.mark()
 
-    @property
-    def log(self) -> pathlib.Path:
-        """Nova's log."""
-        return self.cloud.directory / "log" / "nova.log"
-
     def has_refused_to_shed(self) -> bool:
-        """Whether Placement kept an instance where it is, in this story."""
-        with self.log.open("rb") as log:
-            log.seek(self.begun)
+        """Whether Placement kept an instance where it is since then."""
+        with self._log.open("rb") as log:
+            log.seek(self._begun)
             return _REFUSAL in log.read()
 
     def check_unchanged(self) -> None:
@@ -89,7 +85,7 @@ def pytest_runtest_makereport(
     """A story cannot come to its end where nobody may leave a full host.
 
     So on a Placement before 14.0 it is expected to fail, provided that this
-    Placement did refuse to let go meanwhile.
+    Placement did refuse to let go since the cloud was declared.
     """
     report = yield
     stage = getattr(item, "funcargs", {}).get("stage")
@@ -123,7 +119,6 @@ def cloud(stage: Stage) -> Iterator[EmbeddedCloud]:
     """The cloud, with Watcher as it is by default and nothing disturbed."""
     stage.cloud.clear_faults()
     stage.cloud.watcher.configure()
-    stage.begun = stage.log.stat().st_size
     yield stage.cloud
     stage.check_unchanged()
 

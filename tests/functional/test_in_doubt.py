@@ -19,9 +19,11 @@ with what they say.
 """
 
 import dataclasses
+import os
 from typing import Any
 import uuid
 
+from keystoneauth1 import exceptions as ksa_exceptions
 import pytest
 
 from tests.cloud import CloudSpec
@@ -189,6 +191,11 @@ def test_an_orphan_counts_is_reported_and_can_be_mended(
     assert not audit.said("orphan_allocation")
 
 
+@pytest.mark.xfail(
+    "OLD_PLACEMENT" in os.environ,
+    reason="a Placement before 14.0 does not let the story write on host-1",
+    raises=ksa_exceptions.Conflict,
+)
 def test_a_doubled_allocation_is_reported_and_its_instance_stays(
     cloud: EmbeddedCloud, load: Load, operator: Operator, truth: Truth
 ) -> None:
