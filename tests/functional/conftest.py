@@ -28,6 +28,8 @@ Load = Callable[..., None]
 # What Nova logs where an instance's allocations cannot be handed over to its
 # migration. Placement 14.0 and later have no reason for it in these stories.
 _REFUSAL = b"Unable to replace resource claim on source host"
+# Stories that are refused on purpose; all that they say has to hold.
+_ABOUT_REFUSALS = {"test_old_placement.py"}
 
 
 class Stage:
@@ -91,6 +93,7 @@ def pytest_runtest_makereport(
     stage = getattr(item, "funcargs", {}).get("stage")
     if (
         "OLD_PLACEMENT" in os.environ
+        and item.path.name not in _ABOUT_REFUSALS
         and report.failed
         and report.when == "call"
         and stage is not None

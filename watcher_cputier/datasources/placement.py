@@ -32,9 +32,9 @@ Consistency: the list of providers tells their generations. It is compared
 before and after; a tree that changed meanwhile is read again. The details
 compare with the survey: a tree that changed since is read again with them,
 asked for or not, and :attr:`Providers.changed` names it, for then Nova has to
-be asked again too. A burst of changes, such as an action plan makes that
-begins its migrations, is let pass. After a bounded number of rounds the cloud
-is too busy to be judged on one picture, and the run says so instead of
+be asked again too. The reader waits for a burst of changes to end, such as
+the first migrations of an action plan. After a bounded number of rounds the
+cloud is too busy to be judged on one picture, and the run says so instead of
 planning on a mixed one. All this goes for the trees in the audit's scope and
 the sharing providers that they use; what happens elsewhere in the cloud
 decides nothing.
@@ -499,7 +499,11 @@ class Placement:
             listing = self._list()
             stale = unexpected()
             if not stale:
-                return readings
+                return {
+                    uuid: reading
+                    for uuid, reading in readings.items()
+                    if uuid in listing
+                }
         raise errors.SnapshotError(
             f"{len(stale)} resource providers changed while they were read, "
             f"{rounds} times in a row: "

@@ -19,7 +19,8 @@ books, state   what is taken where while a plan grows
 labels         the search: covers, targets, ejections
 covering       the relaxation to one account, for ...
 prices         ... the bounds that certify a plan, and
-exact          ... its optimum (optional, with scipy)
+exact          ... its optimum (in large clouds with scipy, optional)
+selection      a pattern for every host, where there is no scipy
 joint          the optimum where memory binds too (optional, with scipy)
 sparing        targets that spare the room of those that have few others
 guarding       targets that keep to prices, and what to plan anew

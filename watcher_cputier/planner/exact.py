@@ -123,8 +123,9 @@ def solve(
     :param seconds: for each integer program; by default it ends by a count
         of steps that does not depend on the machine
     :returns: None where the numbers are too large to be exact, where time
-        was up before any solution, and without scipy for large clouds, where
-        something has to stay over quota, and where no solution was found
+        was up before any solution, and without scipy for large clouds and
+        many kinds, where something has to stay over quota, and where no
+        choice of end states was found
     """
     types = covering
     if isinstance(types, coverings.Covering):
@@ -268,6 +269,9 @@ class _Master:
         """Whole numbers, of more and more patterns until it is proven."""
         expired = self._expired
         best = None
+        if goal.free and not available():
+            # What has to stay is left to the labels.
+            return None
         for slack in _SLACKS if available() else _SLACKS[:2]:
             if expired() or (best and best.proven):
                 break
@@ -416,13 +420,10 @@ class _Master:
         """The best choice of patterns in whole numbers."""
         near = self._affordable(goal, proof, slack)
         if not available():
-            # Where something has to stay, it leaves that to the labels.
-            used = None if goal.free else self._selected(near, proof, slack)
-            return (
-                self._solution(near, used, 0, proof, goal)
-                if used is not None
-                else None
-            )
+            used = self._selected(near, proof, slack)
+            if used is None:
+                return None
+            return self._solution(near, used, 0, proof, goal)
         used = self._integers(near, goal, math.ceil(proof.value))
         if used is None and not goal.moves:
             return None

@@ -16,8 +16,9 @@
 2. Its final labels are prices; prices bound what any plan needs
    (:mod:`.prices`). Where plan and bound meet, the plan is proven optimal.
 3. Where they do not, further attempts take those prices for granted from the
-   start, or place first what had no place; with scipy the end state is
-   optimised exactly and put in an order (:mod:`.exact`, :mod:`.ordering`).
+   start, or place first what had no place; the end state is optimised (in
+   large clouds with scipy) and put in an order (:mod:`.exact`,
+   :mod:`.ordering`).
    Parts of a few hosts are searched exhaustively, and what surrounds a host
    that stays over (:mod:`.neighbourhoods`); where memory binds too, targets
    are chosen with care (:mod:`.sparing`), and the end state of some tens of
@@ -187,6 +188,7 @@ class Planning:
         self._settled: tuple[Step, ...] = ()
         # Whether more than units decides on the targets.
         self._crowded = False
+        self._former: Attempt | None = None
         # The fewest migrations of any plan that leaves nothing over quota.
         self._joint: int | None = None
         self.accounts = certificate.accounts(problem, self._start)
@@ -577,7 +579,7 @@ class Planning:
             found = exact.solve(account.covering, expired=self.expired)
             if found is not None:
                 wanted.append((account, found))
-        if not wanted:
+        if not wanted or self.expired():
             return best
         for account, found in wanted:
             ordering.realise(state, account.groups, found.out, found.into)
@@ -585,7 +587,11 @@ class Planning:
         rest.run()
         made = self._attempt(state, rest.cut)
         state.undo(0)
-        return min(best, made, key=lambda a: a.rank)
+        if made.rank >= best.rank:
+            return best
+        # What leads there may relieve less, migration by migration.
+        self._former = best
+        return made
 
     def _jointly(self, best: Attempt) -> Attempt:
         """The best end state of all accounts and classes, put in an order."""
@@ -698,6 +704,9 @@ class Planning:
             self._replayed(self._bundles(whole), limit),
             self._replayed(sorted(bundles, key=_value), limit),
         ]
+        if self._former is not None:
+            former = sorted(self._bundles(self._former.steps), key=_value)
+            candidates.append(self._replayed(former, limit))
         served: list[_Bundle] = []
         for rank in range(len(self.problem.accounts)):
             # Higher tiers as the whole plan serves them, which is with the

@@ -40,8 +40,11 @@ Floats = npt.NDArray[np.float64]
 Units = npt.NDArray[np.int64]
 Index = npt.NDArray[np.intp]
 
-# Sums that each end keeps.
+# Sums that each end keeps, at most and at least, and what all of them may have
+# to be added up: hosts times kinds times sums.
 _WIDTH = 2000
+_LEAST = 200
+_WORK = 1_500_000
 _UNLIMITED = np.iinfo(np.int64).max
 
 
@@ -112,7 +115,7 @@ def select(
     :param above: migrations more than the prices prove, at most, in each of
         these parts
     :param expired: whether time is up; asked for every host
-    :param width: sums that each end of the search keeps
+    :param width: sums that each end of the search keeps, at most
     :returns: (P,) how many hosts have each pattern; None where no choice
         was found
     """
@@ -193,6 +196,8 @@ def _chosen(
     for one in (*giving, *taking):
         leaving += np.maximum(-one.slots, 0).max(axis=0)
     limits = np.where(prices > 0, _UNLIMITED, leaving)
+    work = max((len(giving) + len(taking)) * len(kinds), 1)
+    width = min(width, max(_WORK // work, _LEAST))
     search = _Search(sizes, limits, budget, width, expired)
     ahead = search.run(start, [*giving, *taking[:half]], missing=True)
     if ahead is None:
