@@ -70,10 +70,15 @@ def over_by_two(*others: Any, **fields: Any) -> CloudSpec:
 
 
 def begin_migration(
-    cloud: EmbeddedCloud, truth: Truth, name: str, target: str
+    cloud: EmbeddedCloud,
+    truth: Truth,
+    name: str,
+    target: str,
+    *,
+    seconds: float = 60,
 ) -> None:
     """Let a live migration run, longer than the story takes."""
-    cloud.set_migration_behaviour(duration_seconds=60)
+    cloud.set_migration_behaviour(duration_seconds=seconds)
     cloud.live_migrate(name, target, wait=False)
     polling.until(
         lambda: [

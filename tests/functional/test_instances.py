@@ -17,6 +17,7 @@ from tests.functional import polling
 from tests.functional import specs
 from tests.functional.conftest import Load
 from tests.functional.specs import instance
+from tests.functional.test_in_doubt import begin_migration
 from tests.functional.truth import Truth
 from tests.functional.watcher_api import Operator
 
@@ -160,14 +161,7 @@ def test_a_migration_in_flight_is_no_excess_and_no_candidate(
         )
     )
     # Longer than three audits take on a busy machine; it is forced to end.
-    cloud.set_migration_behaviour(host="host-1", duration_seconds=600)
-    cloud.live_migrate("mover", "host-2", wait=False)
-    polling.until(
-        lambda: (
-            [one["status"] for one in truth.migrations("mover")] == ["running"]
-        ),
-        "the migration to run",
-    )
+    begin_migration(cloud, truth, "mover", "host-2", seconds=600)
     (record,) = truth.migrations("mover")
     mover = cloud.server_id("mover")
     assert truth.allocations(mover)["host-2"][specs.GOLD] == 4

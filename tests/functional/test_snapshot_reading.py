@@ -341,12 +341,7 @@ def test_a_cloud_that_never_rests_is_too_busy(
     """host-2 changes all the time: one clear error and no mixed plan."""
     load(one_each(3))
     # Answers take a while, and the provider has changed by then.
-    cloud.inject(
-        "placement",
-        path_regex="/(traits|allocation_candidates)$",
-        times=None,
-        delay_seconds=0.5,
-    )
+    _slow_answers(cloud, 0.5)
 
     with _restless(cloud, "host-2"):
         audit = operator.audit()
@@ -363,12 +358,7 @@ def test_a_burst_of_changes_is_let_pass(
 ) -> None:
     """host-2 changes in each of the rounds that follow at once, then rests."""
     load(one_each(3))
-    cloud.inject(
-        "placement",
-        path_regex="/(traits|allocation_candidates)$",
-        times=None,
-        delay_seconds=0.3,
-    )
+    _slow_answers(cloud, 0.3)
     at_once = placement.PAUSES.count(0.0)
     begun = cloud.mark()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -398,12 +388,7 @@ def test_what_never_rests_elsewhere_is_nobodys_business(
     scope = dataclasses.replace(
         whole, hosts=whole.hosts - {cloud.provider_uuid("host-3")}
     )
-    cloud.inject(
-        "placement",
-        path_regex="/(traits|allocation_candidates)$",
-        times=None,
-        delay_seconds=0.5,
-    )
+    _slow_answers(cloud, 0.5)
 
     with _restless(cloud, "host-3"):
         cluster = snapshots.read(cloud, scope=scope, detailed=["host-1"])
@@ -575,6 +560,16 @@ def test_a_cell_that_does_not_answer_leaves_the_rest_to_be_judged(
     assert list(found) == ["host-2", "servers"]
     assert lost in found["servers"]
     assert snapshots.findings(cluster, "orphan_allocation") == {}
+
+
+def _slow_answers(cloud: EmbeddedCloud, seconds: float) -> None:
+    """Let each round of reading Placement take a while."""
+    cloud.inject(
+        "placement",
+        path_regex="/(traits|allocation_candidates)$",
+        times=None,
+        delay_seconds=seconds,
+    )
 
 
 @contextlib.contextmanager

@@ -21,11 +21,8 @@ import numpy as np
 import pytest
 
 from watcher_cputier.planner import knapsacks
+from watcher_cputier.planner import prices
 from watcher_cputier.planner import selection
-
-
-def never():
-    return False
 
 
 @st.composite
@@ -70,7 +67,7 @@ def cheapest(offered):
 @hypothesis.given(offers())
 @hypothesis.settings(deadline=None, max_examples=300)
 def test_no_choice_is_cheaper(offered):
-    used = selection.select(offered, 99, expired=never)
+    used = selection.select(offered, 99, expired=prices.never)
     best = cheapest(offered)
     if best is None:
         assert used is None
@@ -86,7 +83,7 @@ def test_no_choice_is_cheaper(offered):
 @hypothesis.given(offers(), st.integers(1, 2))
 @hypothesis.settings(deadline=None, max_examples=100)
 def test_a_narrow_search_finds_less_and_nothing_wrong(offered, width):
-    used = selection.select(offered, 99, expired=never, width=width)
+    used = selection.select(offered, 99, expired=prices.never, width=width)
     if used is not None:
         assert (used @ offered.slots >= 0).all()
         assert used @ offered.moves >= cheapest(offered)
@@ -108,7 +105,7 @@ def pairs(count):
 
 def test_what_never_meets_is_searched_for_by_itself():
     # Two sums at a time are enough for a pair, and not for all at once.
-    used = selection.select(pairs(12), 0, expired=never, width=2)
+    used = selection.select(pairs(12), 0, expired=prices.never, width=2)
     assert used is not None
     assert used @ pairs(12).moves == 24
 
@@ -123,8 +120,8 @@ def test_more_than_was_allowed_is_not_returned():
         sizes=np.array([1]),
         prices=np.array([0.0]),
     )
-    assert selection.select(offered, 0, expired=never) is None
-    used = selection.select(offered, 1, expired=never)
+    assert selection.select(offered, 0, expired=prices.never) is None
+    used = selection.select(offered, 1, expired=prices.never)
     assert used is not None
     assert used.tolist() == [1, 0, 1]
 

@@ -16,8 +16,8 @@ Theory of operation. Prices split what a choice of patterns costs into what
 its hosts cost by themselves and what the choice wastes: patterns that are
 dearer than the cheapest of their host, and slots with a price that stay
 empty. A choice with no more migrations than the bound that the prices prove,
-rounded up, may waste less than one. That rules out nearly all
-patterns, and nearly all sums of them.
+rounded up, may waste less than one. That rules out nearly all patterns, and
+nearly all sums of them.
 
 The sums are found from two ends: the hosts that have to give instances away,
 with the larger half of those that can take some in, and the others. Each end
@@ -36,12 +36,14 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from watcher_cputier.planner import covering as coverings
+
 Floats = npt.NDArray[np.float64]
-Units = npt.NDArray[np.int64]
+Units = coverings.Units
 Index = npt.NDArray[np.intp]
 
-# Sums that each end keeps, at most and at least, and what all of them may have
-# to be added up: hosts times kinds times sums.
+# Sums that each end keeps, at most and at least; between the two, so many that
+# hosts times kinds times sums are no more than the work.
 _WIDTH = 2000
 _LEAST = 200
 _WORK = 1_500_000
